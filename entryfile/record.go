@@ -1,0 +1,120 @@
+package entryfile
+
+import (
+	"github.com/seed-2fef92ad/raftwal/internal/page"
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// A record: 32 bytes, the payload, and zeros up to the next multiple of 8.
+//
+//	at  size  field
+//	 0     4  CRC-32C of all that follows up to the end of the payload, seeded
+//	          with the file's salt
+//	 4     1  entry type
+//	 5     1  flags: 1 the entry's Type field was not set, 2 its Data was empty
+//	          but not nil (so that entries read back as they were saved)
+//	 6     2  zero
+//	 8     8  term, never 0
+//	16     8  index, never 0
+//	24     4  mark: the end of this file's data that was known durable when the
+//	          record was appended, in units of 8 bytes; a mark at or beyond the
+//	          start of the data vouches for all earlier files as well
+//	28     4  length of the payload
+//	32     -  payload
+type record struct {
+	sum     uint32
+	typ     uint8
+	flags   uint8
+	zero    uint16
+	term    uint64
+	index   uint64
+	mark    int64 // bytes from the start of the file
+	payload uint32
+}
+
+const (
+	flagTypeUnset = 1 << 0
+	flagDataEmpty = 1 << 1
+	knownFlags    = flagTypeUnset | flagDataEmpty
+
+	recordSumBytes = 4 // the checksum does not cover itself
+)
+
+// recordOf returns the header of the record for e; index and term are present.
+func recordOf(e *raftpb.Entry, mark int64) record {
+	r := record{
+		typ: uint8(e.GetType()), term: e.GetTerm(), index: e.GetIndex(),
+		mark: mark, payload: uint32(len(e.GetData())),
+	}
+	if e.Type == nil {
+		r.flags |= flagTypeUnset
+	}
+	if e.Data != nil && len(e.Data) == 0 {
+		r.flags |= flagDataEmpty
+	}
+	return r
+}
+
+// encode writes the header to p, with the checksum over it and the payload.
+func (r record) encode(p, payload []byte, salt uint32) {
+	_ = p[RecordHeaderBytes-1]
+	p[4], p[5] = r.typ, r.flags
+	page.Order.PutUint16(p[6:], 0)
+	page.Order.PutUint64(p[8:], r.term)
+	page.Order.PutUint64(p[16:], r.index)
+	page.Order.PutUint32(p[24:], uint32(r.mark/recordAlign))
+	page.Order.PutUint32(p[28:], r.payload)
+	sum := page.Sum(page.Sum(salt, p[recordSumBytes:RecordHeaderBytes]), payload)
+	page.Order.PutUint32(p, sum)
+}
+
+func decodeRecord(p []byte) record {
+	_ = p[RecordHeaderBytes-1]
+	return record{
+		sum:     page.Order.Uint32(p),
+		typ:     p[4],
+		flags:   p[5],
+		zero:    page.Order.Uint16(p[6:]),
+		term:    page.Order.Uint64(p[8:]),
+		index:   page.Order.Uint64(p[16:]),
+		mark:    int64(page.Order.Uint32(p[24:])) * recordAlign,
+		payload: page.Order.Uint32(p[28:]),
+	}
+}
+
+// plausible is what holds for every record that was ever written, and for
+// hardly anything else: it spares most checksums.
+func (r record) plausible(at, end int64) bool {
+	return r.index != 0 && r.term != 0 && r.zero == 0 && r.flags&^knownFlags == 0 &&
+		r.mark <= at && at+RecordBytes(int(r.payload)) <= end
+}
+
+// bytes returns what the record takes in the data region.
+func (r record) bytes() int64 { return RecordBytes(int(r.payload)) }
+
+// EncodedSize returns proto.Size of the entry as it was saved, by which raft
+// limits what a read returns.
+func (r record) encodedSize() uint64 {
+	size := 2 + protowire.SizeVarint(r.term) + protowire.SizeVarint(r.index)
+	if r.flags&flagTypeUnset == 0 {
+		size += 1 + protowire.SizeVarint(uint64(r.typ))
+	}
+	if r.payload > 0 || r.flags&flagDataEmpty != 0 {
+		size += 1 + protowire.SizeBytes(int(r.payload))
+	}
+	return uint64(size)
+}
+
+// intact reports whether mem holds a whole record at offset at that ends by end.
+func intact(mem []byte, at, end int64, salt uint32) (record, bool) {
+	if at+RecordHeaderBytes > end {
+		return record{}, false
+	}
+	r := decodeRecord(mem[at:])
+	return r, r.plausible(at, end) && r.sum == recordSum(mem, at, r, salt)
+}
+
+func recordSum(mem []byte, at int64, r record, salt uint32) uint32 {
+	return page.Sum(salt, mem[at+recordSumBytes:at+RecordHeaderBytes+int64(r.payload)])
+}

@@ -1,0 +1,282 @@
+package entryfile
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
+	"github.com/seed-2fef92ad/raftwal/internal/page"
+)
+
+// Scan is what the records of a file say.
+type Scan struct {
+	Index Index // the live entries
+	End   int64 // of the last whole record, in bytes
+	// Mark is the furthest end of data that a record of this file vouches for;
+	// 0 if there is no record. A mark of DataStart or more vouches for all
+	// earlier files.
+	Mark int64
+	// Witness is a record behind End that proves that what lies at End was once
+	// durable; 0 if there is none. Then the file is damaged at End.
+	Witness int64
+	// Rest is how many bytes behind End are not zero: a torn write, or damage.
+	Rest int64
+}
+
+// Scan reads the records of a file that is not sealed, up to the first that is
+// not whole, and looks for a witness behind it. It changes nothing. A record
+// that is whole but contradicts the one before it is a *corrupt.Error.
+func (f *File) Scan() (Scan, error) {
+	s := Scan{End: DataStart}
+	err := f.guard(func(mem []byte) error {
+		limit := min(int64(len(mem)), f.header.Size)
+		if err := f.scan(mem, limit, &s); err != nil {
+			return err
+		}
+		s.Witness = f.witness(mem, s.End, limit)
+		if s.Witness != 0 {
+			// A reader beside a live owner may have met a record half stored.
+			if err := f.scan(mem, limit, &s); err != nil {
+				return err
+			}
+			s.Witness = f.witness(mem, s.End, limit)
+		}
+		s.Rest = restBytes(mem[s.End:limit])
+		return nil
+	})
+	return s, err
+}
+
+// scan goes on from s.End, record by record, until one is not whole.
+func (f *File) scan(mem []byte, limit int64, s *Scan) error {
+	for {
+		r, ok := intact(mem, s.End, limit, f.header.Salt)
+		if !ok {
+			return nil
+		}
+		if err := f.inOrder(&s.Index, r, s.End); err != nil {
+			return err
+		}
+		s.Index.truncate(r.index)
+		s.Index.add(r.index, r.term, uint32(r.typ), s.End)
+		s.Mark = max(s.Mark, r.mark)
+		s.End += r.bytes()
+	}
+}
+
+func (f *File) inOrder(x *Index, r record, at int64) error {
+	if x.Len() == 0 {
+		return nil
+	}
+	switch {
+	case r.index < x.First() || r.index > x.Last()+1:
+		return f.damaged(r.index, at, "the record does not continue entries %d to %d", x.First(), x.Last())
+	case r.index > x.First() && r.term < x.Term(r.index-1):
+		return f.damaged(r.index, at, "the record's term %d is below %d, that of the entry before it", r.term, x.Term(r.index-1))
+	case r.index-x.First() >= MaxSlots:
+		return f.damaged(r.index, at, "the file has more than %d entries", MaxSlots)
+	}
+	return nil
+}
+
+// witness looks behind at for a whole record whose mark lies beyond at.
+func (f *File) witness(mem []byte, at, limit int64) int64 {
+	for pos := at + recordAlign; pos+RecordHeaderBytes <= limit; pos += recordAlign {
+		if pos%page.Size == 0 {
+			pos = skipZeros(mem, pos, limit)
+			if pos+RecordHeaderBytes > limit {
+				return 0
+			}
+		}
+		if mark := int64(page.Order.Uint32(mem[pos+24:])) * recordAlign; mark <= at || mark > pos {
+			continue
+		}
+		if _, ok := intact(mem, pos, limit, f.header.Salt); ok {
+			return pos
+		}
+	}
+	return 0
+}
+
+var zeroPage [page.Size]byte
+
+// skipZeros returns the first page at or behind pos that is not all zero.
+func skipZeros(mem []byte, pos, limit int64) int64 {
+	for pos+page.Size <= limit && bytes.Equal(mem[pos:pos+page.Size], zeroPage[:]) {
+		pos += page.Size
+	}
+	return pos
+}
+
+// restBytes returns the length of p without the zeros at its end.
+func restBytes(p []byte) int64 {
+	for len(p) >= page.Size && bytes.Equal(p[len(p)-page.Size:], zeroPage[:]) {
+		p = p[:len(p)-page.Size]
+	}
+	return int64(len(bytes.TrimRight(p, "\x00")))
+}
+
+// Resume takes the result of Scan as what the file holds, in memory only.
+func (f *File) Resume(s Scan) { f.index, f.end = s.Index, s.End }
+
+// Continue makes a file that was closed cleanly ready to be appended to, from
+// its slots alone; end is where its data ended then. If the slots are damaged
+// they are rebuilt from the records, and written with the next Seal or Close.
+func (f *File) Continue(end int64) error {
+	x, ok, err := f.tailIndex(end)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		s, err := f.Scan()
+		if err != nil {
+			return err
+		}
+		if s.End != end {
+			return &corrupt.Error{File: f.path, Offset: min(s.End, end), First: s.Index.Last() + 1, Last: s.Index.Last() + 1,
+				Reason: fmt.Sprintf("the data ends at %d, but at the last close it ended at %d", s.End, end)}
+		}
+		x, f.stale = s.Index, true
+	}
+	f.index, f.end, f.durable = x, end, end
+	f.reserved = roundUp(end, page.Size)
+	f.slotsEnd = 0
+	return nil
+}
+
+// tailIndex reads the index of a file that is not sealed from its slots; ok is
+// false if they do not fit together, or do not end where the data does.
+func (f *File) tailIndex(end int64) (x Index, ok bool, err error) {
+	err = f.guard(func(mem []byte) error {
+		next := int64(DataStart) // where the next record starts, at the least
+		n := 0
+		for ; n < MaxSlots; n++ {
+			p := mem[n*SlotBytes : (n+1)*SlotBytes]
+			s, valid := decodeSlot(p, f.header.Salt)
+			if !valid {
+				if writtenByDgraph(p) {
+					return corrupt.At(f.path, int64(n)*SlotBytes, "the slot has no checksum: it is damaged, or Dgraph wrote to the log since it was closed; "+
+						"if it was Dgraph, use `mmapwal import --from dgraph`")
+				}
+				break
+			}
+			record := s.data - dataOffset
+			if n > 0 && s.index != x.Last()+1 || record < next || record+RecordHeaderBytes > end {
+				return nil
+			}
+			x.add(s.index, s.term, s.typ, record)
+			next = record + RecordHeaderBytes
+		}
+		if n > 0 {
+			last := x.Record(x.Last())
+			next = last + decodeRecord(mem[last:]).bytes()
+		}
+		ok = next == end && (n == MaxSlots || page.Order.Uint64(mem[n*SlotBytes+8:]) == 0)
+		return nil
+	})
+	return x, ok, err
+}
+
+// Check reads all records of the file, sealed or not. If they are damaged the
+// error is a *corrupt.Error, and the Scan says what comes before it.
+func (f *File) Check() (Scan, error) {
+	if !f.header.Sealed {
+		return f.Scan()
+	}
+	s, err := f.scanSealed()
+	if err == nil {
+		err = f.compareSeal(&s)
+	}
+	return s, err
+}
+
+// sealedIndex rebuilds the index of a sealed file.
+func (f *File) sealedIndex() (Index, error) {
+	s, err := f.Check()
+	return s.Index, err
+}
+
+// scanSealed reads the records of a sealed file, and the digest where they were
+// punched out.
+func (f *File) scanSealed() (Scan, error) {
+	seal := &f.header.Seal
+	s := Scan{End: max(seal.Punched, DataStart)}
+	err := f.guard(func(mem []byte) error {
+		if s.End > DataStart {
+			next := seal.Last + 1
+			if s.End < seal.End {
+				r, ok := intact(mem, s.End, seal.End, f.header.Salt)
+				if !ok {
+					return f.damaged(0, s.End, "the first record behind the cleared ones is damaged")
+				}
+				next = r.index
+			}
+			f.fromDigest(&s.Index, next)
+		}
+		return f.scan(mem, seal.End, &s)
+	})
+	s.Index.truncate(seal.Last + 1) // the rest was superseded before the seal was written anew
+	return s, err
+}
+
+func (f *File) compareSeal(s *Scan) error {
+	seal := &f.header.Seal
+	if s.End == seal.End && s.Index.First() == seal.First && s.Index.Last() == seal.Last {
+		return nil
+	}
+	e := &corrupt.Error{File: f.path, Offset: s.End, First: s.Index.Last() + 1, Last: seal.Last, Reason: "the record is damaged"}
+	if s.Index.Len() == 0 {
+		e.First = seal.First
+	}
+	return e
+}
+
+// fromDigest adds the entries below the index next as the digest tells them. The
+// records of the normal ones are gone, so any offset serves.
+func (f *File) fromDigest(x *Index, next uint64) {
+	seal := &f.header.Seal
+	record, others := int64(DataStart), seal.Others
+	for i := seal.First; i < next; i++ {
+		typ := uint32(0)
+		if len(others) > 0 && others[0].Index == i {
+			record, typ = others[0].Record, others[0].Type
+			others = others[1:]
+		}
+		x.add(i, termIn(seal.Terms, i), typ, record)
+	}
+}
+
+// Recover ends a file for good, after a crash, where Scan found the end of its
+// records. Those from offset from on are stored again and synced first, since
+// the page cache may hold what the disk does not; the slots are rebuilt. What a
+// torn write left behind the end stays there: nothing beyond a seal is read.
+func (f *File) Recover(s Scan, from int64) error {
+	f.Resume(s)
+	from = max(min(from, f.end), DataStart) &^ (page.Size - 1)
+	if err := f.mem.Populate(0, DataStart); err != nil {
+		return err
+	}
+	if err := f.restore(from, f.end); err != nil {
+		return err
+	}
+	if err := f.mem.Sync(from, f.end-from); err != nil {
+		return err
+	}
+	f.durable = f.end
+	f.stale = true
+	return f.Seal()
+}
+
+// restore stores what the pages of [from, to) hold once more.
+func (f *File) restore(from, to int64) error {
+	for at := from; at < to; at += page.Size {
+		n := min(page.Size, to-at)
+		if err := f.guard(func(mem []byte) error { copy(f.buf[:n], mem[at:]); return nil }); err != nil {
+			return err
+		}
+		if err := f.mem.Store(at, f.buf[:n]); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,164 @@
+package entryfile
+
+import "github.com/seed-2fef92ad/raftwal/internal/page"
+
+// Seal ends the file for good: data and slots are synced first, then the header
+// that says so. It drops the index, since from now on the slots are it; copies
+// stay valid.
+func (f *File) Seal() error {
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := f.SyncSlots(); err != nil {
+		return err
+	}
+	return f.writeSeal(&f.index)
+}
+
+// SyncSlots makes the slots durable, the cleared ones too. Damaged ones are
+// written anew.
+func (f *File) SyncSlots() error {
+	if f.stale {
+		if err := f.storeSlots(0, MaxSlots); err != nil {
+			return err
+		}
+		f.slotsEnd, f.stale = MaxSlots*SlotBytes, false
+	}
+	return f.mem.Sync(0, max(f.slotsEnd, int64(f.index.Len())*SlotBytes))
+}
+
+func (f *File) writeSeal(x *Index) error {
+	seal := Seal{
+		Count: x.Len(), First: x.First(), Last: x.Last(),
+		End: f.end, Punched: max(f.header.Seal.Punched, DataStart),
+	}
+	if len(x.terms) <= maxDigest && len(x.others) <= maxDigest {
+		seal.HasDigest, seal.Terms, seal.Others = true, x.terms, x.others
+	}
+	err := f.guard(func(mem []byte) error {
+		seal.SlotsSum = page.Sum(0, mem[:seal.Count*SlotBytes])
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	f.header.Sealed, f.header.Seal = true, seal
+	f.index = Index{}
+	return f.writeHeader()
+}
+
+// writeHeader stores the header in the page whose turn it is, synced.
+func (f *File) writeHeader() error {
+	if err := f.storeHeader(); err != nil {
+		return err
+	}
+	return f.mem.Sync(f.page, page.Size)
+}
+
+func (f *File) storeHeader() error {
+	f.page = headerPage0 + headerPage1 - f.page
+	f.header.sequence++
+	f.header.encode(f.buf[:])
+	return f.mem.Store(f.page, f.buf[:])
+}
+
+// RestoreHeader stores the header page that counts again, in place, synced:
+// after a crash the page cache may hold what the disk does not.
+func (f *File) RestoreHeader() error {
+	f.header.encode(f.buf[:])
+	if err := f.mem.Store(f.page, f.buf[:]); err != nil {
+		return err
+	}
+	return f.mem.Sync(f.page, page.Size)
+}
+
+// Reseal rewrites the slots and the seal of a sealed file so that they show the
+// live entries up to last only, for Dgraph, which knows no other sign that a
+// later file supersedes the rest; and heals damaged slots on the way. It does
+// nothing if the file shows that already.
+func (f *File) Reseal(last uint64) error {
+	if !f.header.Sealed || last >= f.header.Seal.Last && f.healed.Load() == nil {
+		return nil
+	}
+	x, err := f.sealedIndex()
+	if err != nil {
+		return err
+	}
+	slots := x.Len()
+	x.truncate(last + 1)
+	f.index = x
+	if err := f.mem.Populate(0, int64(slots)*SlotBytes); err != nil {
+		return err
+	}
+	if err := f.storeSlots(0, slots); err != nil {
+		return err
+	}
+	if err := f.mem.Sync(0, int64(slots)*SlotBytes); err != nil {
+		return err
+	}
+	f.healed.Store(nil)
+	return f.writeSeal(&x)
+}
+
+// Extent is a range of bytes in a file.
+type Extent struct{ From, To int64 }
+
+// Clear records, durably, that the normal entries below the index may lose their
+// records, and returns where those are, for Punch. Other entries keep theirs. It
+// returns nothing if the file is not sealed, or if its terms and other entries
+// do not fit into the header, without which the slots could not be rebuilt.
+func (f *File) Clear(below uint64) ([]Extent, error) {
+	seal := &f.header.Seal
+	if !f.header.Sealed || !seal.HasDigest || seal.Count == 0 || below <= seal.First {
+		return nil, nil
+	}
+	until := seal.End
+	if below <= seal.Last {
+		loc, err := f.Locate(nil, below)
+		if err != nil {
+			return nil, err
+		}
+		until = loc.Record
+	}
+	from := seal.Punched
+	if until <= from {
+		return nil, nil
+	}
+	seal.Punched = until
+	if err := f.writeHeader(); err != nil {
+		return nil, err
+	}
+	return f.between(from, until)
+}
+
+// between returns the extents of [from, until) around the records to be spared.
+func (f *File) between(from, until int64) (extents []Extent, err error) {
+	err = f.guard(func(mem []byte) error {
+		for _, o := range f.header.Seal.Others {
+			if o.Record < from || o.Record >= until {
+				continue
+			}
+			if o.Record > from {
+				extents = append(extents, Extent{from, o.Record})
+			}
+			from = o.Record + decodeRecord(mem[o.Record:]).bytes()
+		}
+		return nil
+	})
+	if until > from {
+		extents = append(extents, Extent{from, until})
+	}
+	return extents, err
+}
+
+// Punch gives the blocks of extents that Clear returned back to the disk. An
+// error, errors.ErrUnsupported among them, leaves the log whole: the data is
+// dead either way.
+func (f *File) Punch(extents []Extent) error {
+	for _, e := range extents {
+		if err := f.file.Punch(e.From, e.To-e.From); err != nil {
+			return err
+		}
+	}
+	return nil
+}

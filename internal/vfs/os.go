@@ -1,0 +1,252 @@
+//go:build unix
+
+package vfs
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"syscall"
+
+	"github.com/dgraph-io/ristretto/v2/z"
+	"golang.org/x/sys/unix"
+)
+
+// OS returns the operating system's file system.
+func OS() FS { return osFS{} }
+
+type osFS struct{}
+
+func (o osFS) MkdirAll(dir string) error {
+	dir = filepath.Clean(dir)
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := o.MkdirAll(filepath.Dir(dir)); err != nil {
+			return err
+		}
+		err = os.Mkdir(dir, 0o700)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		info, err := os.Stat(dir)
+		if err == nil && !info.IsDir() {
+			err = &fs.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
+		}
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	return o.SyncDir(filepath.Dir(dir))
+}
+
+func (osFS) List(dir string) ([]Info, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	infos := make([]Info, 0, len(entries))
+	for _, e := range entries {
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed since it was listed
+		}
+		if err != nil {
+			return nil, err
+		}
+		infos = append(infos, Info{Name: e.Name(), Size: info.Size(), IsDir: e.IsDir()})
+	}
+	sort.Slice(infos, func(i, j int) bool { return infos[i].Name < infos[j].Name })
+	return infos, nil
+}
+
+func (osFS) Create(name string) (File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	overwriteInPlace(f)
+	return &osFile{File: f, writable: true}, nil
+}
+
+func (osFS) Open(name string, readOnly bool) (File, error) {
+	flag := os.O_RDWR
+	if readOnly {
+		flag = os.O_RDONLY
+	}
+	f, err := os.OpenFile(name, flag, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &osFile{File: f, writable: !readOnly}, nil
+}
+
+func (osFS) Rename(oldName, newName string) error { return os.Rename(oldName, newName) }
+func (osFS) Remove(name string) error             { return os.Remove(name) }
+
+func (osFS) SyncDir(dir string) error {
+	if err := z.SyncDir(dir); err != nil {
+		return &fs.PathError{Op: OpSyncDir, Path: dir, Err: err}
+	}
+	return nil
+}
+
+type osFile struct {
+	*os.File
+	writable bool
+}
+
+func (f *osFile) fd() int { return int(f.Fd()) }
+
+func (f *osFile) errorf(op string, err error) error {
+	return &fs.PathError{Op: op, Path: f.Name(), Err: err}
+}
+
+func (f *osFile) Size() (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+func (f *osFile) Lock() error {
+	err := unix.Flock(f.fd(), unix.LOCK_EX|unix.LOCK_NB)
+	switch {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		return f.errorf("lock", ErrLocked)
+	case errors.Is(err, unix.ENOLCK), errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+		return f.errorf("lock", fmt.Errorf("%w: %w", ErrNoLocks, err))
+	case err != nil:
+		return f.errorf("lock", err)
+	}
+	return nil
+}
+
+func (f *osFile) Reserve(off, n int64) error {
+	err := retryEINTR(func() error { return allocate(f.fd(), off, n) })
+	if errors.Is(err, errors.ErrUnsupported) {
+		err = f.writeZeros(off, n) // the way to blocks that every file system knows
+	}
+	if err != nil {
+		return f.errorf("reserve", err)
+	}
+	return nil
+}
+
+func (f *osFile) writeZeros(off, n int64) error {
+	zeros := make([]byte, min(n, 1<<20))
+	for n > 0 {
+		written, err := f.WriteAt(zeros[:min(n, int64(len(zeros)))], off)
+		if err != nil {
+			return err
+		}
+		off, n = off+int64(written), n-int64(written)
+	}
+	return nil
+}
+
+func (f *osFile) Punch(off, n int64) error {
+	if err := retryEINTR(func() error { return punch(f.fd(), off, n) }); err != nil {
+		return f.errorf("punch", err)
+	}
+	return nil
+}
+
+func (f *osFile) Sync() error {
+	if err := syncFile(f.File); err != nil {
+		return f.errorf(OpSync, err)
+	}
+	return nil
+}
+
+func (f *osFile) Map(size int64) (Mapping, error) {
+	mem, err := z.Mmap(f.File, f.writable, size)
+	if err != nil {
+		return nil, f.errorf("mmap", err)
+	}
+	return &osMapping{name: f.Name(), mem: mem, file: f}, nil
+}
+
+type osMapping struct {
+	name string
+	mem  []byte
+	file *osFile
+}
+
+func (m *osMapping) Bytes() []byte { return m.mem }
+
+func (m *osMapping) Store(off int64, p []byte) error {
+	return Guard(m.name, m.mem, func() error {
+		copy(m.mem[off:off+int64(len(p))], p)
+		return nil
+	})
+}
+
+func (m *osMapping) Populate(off, n int64) error {
+	pages := m.pages(off, n)
+	err := retryEINTR(func() error { return populateWrite(pages) })
+	if errors.Is(err, errors.ErrUnsupported) {
+		err = m.touch(pages)
+	}
+	if err != nil {
+		return &fs.PathError{Op: "populate", Path: m.name, Err: err}
+	}
+	return nil
+}
+
+// touch makes pages writable by writing to each what it holds.
+func (m *osMapping) touch(pages []byte) error {
+	step := os.Getpagesize()
+	return Guard(m.name, m.mem, func() error {
+		for i := 0; i < len(pages); i += step {
+			page := &pages[i]
+			storeByte(page, loadByte(page))
+		}
+		return nil
+	})
+}
+
+//go:noinline
+func loadByte(p *byte) byte { return *p }
+
+//go:noinline
+func storeByte(p *byte, b byte) { *p = b }
+
+func (m *osMapping) Sync(off, n int64) error {
+	if n <= 0 {
+		return nil
+	}
+	if err := retryEINTR(func() error { return syncMapped(m.pages(off, n), m.file.File) }); err != nil {
+		return &fs.PathError{Op: OpMsync, Path: m.name, Err: err}
+	}
+	return nil
+}
+
+func (m *osMapping) Close() error {
+	mem := m.mem
+	m.mem = nil
+	if mem == nil {
+		return nil
+	}
+	return z.Munmap(mem)
+}
+
+// pages returns the whole pages that hold [off, off+n).
+func (m *osMapping) pages(off, n int64) []byte {
+	size := int64(os.Getpagesize())
+	start := off &^ (size - 1)
+	end := min((off+n+size-1)&^(size-1), int64(len(m.mem)))
+	return m.mem[start:end:end]
+}
+
+// retryEINTR repeats a call that a signal interrupted before it did anything.
+func retryEINTR(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}

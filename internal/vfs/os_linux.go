@@ -1,0 +1,58 @@
+package vfs
+
+import (
+	"errors"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+func allocate(fd int, off, n int64) error {
+	return unix.Fallocate(fd, 0, off, n)
+}
+
+func punch(fd int, off, n int64) error {
+	return unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+}
+
+// populateWrite answers EFAULT where a store would raise SIGBUS: the disk is
+// full. Kernels before 5.14 do not know it.
+func populateWrite(pages []byte) error {
+	err := unix.Madvise(pages, unix.MADV_POPULATE_WRITE)
+	switch {
+	case errors.Is(err, unix.EINVAL):
+		return errors.ErrUnsupported
+	case errors.Is(err, unix.EFAULT):
+		return ErrFault
+	}
+	return err
+}
+
+func syncMapped(pages []byte, _ *os.File) error {
+	return unix.Msync(pages, unix.MS_SYNC)
+}
+
+func syncFile(f *os.File) error { return f.Sync() }
+
+const (
+	fsIocGetflags = 0x80086601
+	fsIocSetflags = 0x40086602
+	fsNocowFl     = 0x00800000
+)
+
+// overwriteInPlace asks btrfs to write the new file's blocks where they are, so
+// that reserved space stays reserved and a sync does not rewrite its trees. The
+// records carry checksums of their own. Where it cannot, nothing is lost but speed.
+func overwriteInPlace(f *os.File) {
+	var stat unix.Statfs_t
+	if unix.Fstatfs(int(f.Fd()), &stat) != nil || stat.Type != unix.BTRFS_SUPER_MAGIC {
+		return
+	}
+	var flags int32
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), fsIocGetflags, uintptr(unsafe.Pointer(&flags))); errno != 0 {
+		return
+	}
+	flags |= fsNocowFl
+	_, _, _ = unix.Syscall(unix.SYS_IOCTL, f.Fd(), fsIocSetflags, uintptr(unsafe.Pointer(&flags)))
+}

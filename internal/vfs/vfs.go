@@ -1,0 +1,108 @@
+// Package vfs is the one door between the engine and the file system.
+//
+// Everything the engine does to a disk goes through FS, File and Mapping: reads
+// of mapped memory through Bytes and Guard, writes through Store. So a test can
+// put a disk behind the door that loses power, runs full, or fails at its n-th
+// operation, and see every store on its way. OS returns the real one.
+package vfs
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+)
+
+// Errors that an FS answers with, besides those of the operating system.
+var (
+	// ErrLocked: another open file holds the lock.
+	ErrLocked = errors.New("locked by another owner")
+	// ErrNoLocks: the file system cannot lock files, so one owner cannot be ensured.
+	ErrNoLocks = errors.New("the file system does not support file locks")
+	// ErrFault: the kernel could not back a page of mapped memory. The disk is
+	// full or failing, or the file was cut short under the mapping.
+	ErrFault = errors.New("page fault in mapped memory")
+)
+
+// The operations of an *fs.PathError that comes from a failed sync.
+const (
+	OpSync    = "sync"
+	OpMsync   = "msync"
+	OpSyncDir = "syncdir"
+)
+
+// SyncFailed reports whether err is that of a sync. After one, nobody knows what
+// the disk holds, and the kernel may call clean what it could not write.
+func SyncFailed(err error) bool {
+	var path *fs.PathError
+	return errors.As(err, &path) && (path.Op == OpSync || path.Op == OpMsync || path.Op == OpSyncDir)
+}
+
+// FS is a file system. All its methods may be called concurrently.
+type FS interface {
+	// MkdirAll makes dir and its missing parents (mode 0700) durably: each new
+	// directory's parent is synced.
+	MkdirAll(dir string) error
+	// List returns the entries of dir, sorted by name.
+	List(dir string) ([]Info, error)
+	// Create makes a new, empty file (mode 0600). The name must not exist.
+	Create(name string) (File, error)
+	// Open opens an existing file, for reading only or for both.
+	Open(name string, readOnly bool) (File, error)
+	// Rename replaces newName with oldName. SyncDir makes it durable.
+	Rename(oldName, newName string) error
+	// Remove deletes a name. SyncDir makes it durable.
+	Remove(name string) error
+	// SyncDir makes the names in dir durable.
+	SyncDir(dir string) error
+}
+
+// Info describes one entry of a directory.
+type Info struct {
+	Name  string // base name
+	Size  int64  // bytes
+	IsDir bool
+}
+
+// File is an open file. One goroutine at a time may use it.
+type File interface {
+	io.ReaderAt
+	io.WriterAt
+
+	// Size returns the length in bytes.
+	Size() (int64, error)
+	// Lock takes the exclusive lock without waiting: ErrLocked if it is taken.
+	// Closing the file gives it up.
+	Lock() error
+	// Truncate sets the length; what is added reads as zeros and has no blocks.
+	Truncate(size int64) error
+	// Reserve allocates blocks for [off, off+n), which lies inside the file and
+	// holds nothing of value. It fails with ENOSPC before anything is written.
+	Reserve(off, n int64) error
+	// Punch gives back the blocks that lie wholly inside [off, off+n); they read
+	// as zeros from then on. ErrUnsupported where the file system cannot.
+	Punch(off, n int64) error
+	// Sync makes content and length durable, down to the drive.
+	Sync() error
+	// Map maps the first size bytes, shared. Read-only if the file is.
+	Map(size int64) (Mapping, error)
+	// Close closes the descriptor; mappings stay valid.
+	Close() error
+}
+
+// Mapping is a file's content as memory.
+type Mapping interface {
+	// Bytes returns the memory, to be read only, and only inside Guard. The
+	// slice must not be used after Close.
+	Bytes() []byte
+	// Store copies p to offset off. A fault is ErrFault, and part of p may have
+	// been stored.
+	Store(off int64, p []byte) error
+	// Populate makes the pages of [off, off+n) present and writable, so that
+	// stores to them find room: an error where a store would fault.
+	Populate(off, n int64) error
+	// Sync makes the pages that hold [off, off+n) durable, down to the drive.
+	// It may run beside Store and Bytes.
+	Sync(off, n int64) error
+	// Close unmaps.
+	Close() error
+}

@@ -1,0 +1,323 @@
+// Package metafile stores what a log must know besides its entries: ids, hard
+// state, snapshot, and which entry files count.
+//
+// wal.meta has four pages, each complete and checked; the newest valid one
+// counts. Their roles are fixed:
+//
+//	pages 1, 0  what was promised: written one after the other, each synced, so
+//	            that a damaged one is healed from the other
+//	pages 2, 3  what needs no sync: written in turn, so that a process killed
+//	            in the middle of a store leaves a whole one
+//
+// Page 0 is where Dgraph's wal.meta keeps the same fields. wal.meta is created
+// under a temporary name and never renamed over, since the owner's lock is on it.
+package metafile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
+	"github.com/seed-2fef92ad/raftwal/internal/page"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+)
+
+// Name of the file in its directory, and of one whose creation was interrupted.
+const (
+	Name          = "wal.meta"
+	TemporaryName = Name + ".tmp"
+)
+
+const (
+	pageCount = 4
+	fileSize  = pageCount * page.Size
+)
+
+// Errors of Open.
+var (
+	// ErrDgraph: Dgraph wrote this wal.meta, or wrote to it since it was closed.
+	ErrDgraph = errors.New("written by Dgraph: import the directory with `mmapwal import --from dgraph`")
+	// ErrForeign: the file is no wal.meta of ours.
+	ErrForeign = errors.New("not a wal.meta of this program")
+)
+
+// File is an open wal.meta. Its methods must not be called concurrently.
+type File struct {
+	name     string
+	file     vfs.File
+	mem      vfs.Mapping
+	meta     Meta // the newest, as stored
+	newest   int  // the page that holds it
+	volatile int  // the page of 2 and 3 that is written next
+	damaged  []int
+	buf      [page.Size]byte
+}
+
+// Create makes a wal.meta that holds m, durably: a crash leaves the whole file
+// or at most a temporary name, which the next Create takes over. fs.ErrExist if
+// there is one by now, vfs.ErrLocked while another process creates it.
+func Create(fsys vfs.FS, dir string, m Meta) (err error) {
+	tmp := filepath.Join(dir, TemporaryName)
+	f, err := fsys.Create(tmp)
+	if errors.Is(err, fs.ErrExist) {
+		f, err = fsys.Open(tmp, false)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	// The lock goes with the file through the rename, so only one of two
+	// processes gets past this check.
+	if err := f.Lock(); err != nil {
+		return err
+	}
+	if err := create(fsys, dir, f, m); err != nil {
+		_ = fsys.Remove(tmp) // gone already if the rename was the last to succeed
+		return err
+	}
+	return nil
+}
+
+func create(fsys vfs.FS, dir string, f vfs.File, m Meta) error {
+	name := filepath.Join(dir, Name)
+	if old, err := fsys.Open(name, true); err == nil {
+		_ = old.Close()
+		return &fs.PathError{Op: "create", Path: name, Err: fs.ErrExist}
+	}
+	m.sequence = 1
+	content := make([]byte, fileSize)
+	for i := range 2 {
+		m.Encode(content[i*page.Size : (i+1)*page.Size])
+	}
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	if _, err := f.WriteAt(content, 0); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := fsys.Rename(filepath.Join(dir, TemporaryName), name); err != nil {
+		return err
+	}
+	return fsys.SyncDir(dir)
+}
+
+// Open opens dir's wal.meta and finds the page that counts. For writing it
+// takes the owner's lock first (vfs.ErrLocked). It changes nothing on disk.
+//
+// Errors: fs.ErrNotExist, vfs.ErrLocked, ErrVersion, ErrDgraph, ErrForeign, *corrupt.Error.
+func Open(fsys vfs.FS, dir string, readOnly bool) (_ *File, err error) {
+	f := &File{name: filepath.Join(dir, Name)}
+	if f.file, err = fsys.Open(f.name, readOnly); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = f.Close()
+		}
+	}()
+	if !readOnly {
+		if err := f.file.Lock(); err != nil {
+			return nil, err
+		}
+	}
+	size, err := f.file.Size()
+	if err != nil {
+		return nil, err
+	}
+	if size < fileSize {
+		return nil, f.tooShort(size)
+	}
+	if f.mem, err = f.file.Map(fileSize); err != nil {
+		return nil, err
+	}
+	return f, f.load()
+}
+
+// tooShort says whose a file is that cannot hold four pages.
+func (f *File) tooShort(size int64) error {
+	head := make([]byte, min(size, page.Size))
+	if _, err := f.file.ReadAt(head, 0); err == nil && looksLikeDgraph(head) {
+		return fmt.Errorf("%s: %w", f.name, ErrDgraph)
+	}
+	if _, err := Decode(head); err == nil || errors.Is(err, errChecksum) {
+		return corrupt.At(f.name, size, "cut short: %d bytes of %d are left", size, fileSize)
+	}
+	if size == 0 {
+		return corrupt.At(f.name, 0, "the file is empty")
+	}
+	return fmt.Errorf("%s: %w", f.name, ErrForeign)
+}
+
+// Refresh reads the pages again, for a reader beside a live owner.
+func (f *File) Refresh() error { return f.load() }
+
+// load finds the newest valid page and judges the others.
+func (f *File) load() error {
+	var pages [pageCount]Meta
+	var errs [pageCount]error
+	f.newest, f.damaged = -1, nil
+	for i := range pages {
+		if err := f.readPage(i); err != nil {
+			return err
+		}
+		pages[i], errs[i] = Decode(f.buf[:])
+		if errs[i] != nil {
+			f.damaged = append(f.damaged, i)
+		} else if f.newest < 0 || pages[i].sequence > pages[f.newest].sequence {
+			f.newest = i
+		}
+	}
+	if err := f.judge(&pages, &errs); err != nil {
+		return err
+	}
+	f.meta = pages[f.newest]
+	f.volatile = 2
+	if pages[2].sequence > pages[3].sequence {
+		f.volatile = 3
+	}
+	f.dropBlankDamage(&errs)
+	return nil
+}
+
+func (f *File) judge(pages *[pageCount]Meta, errs *[pageCount]error) error {
+	for _, err := range errs {
+		if errors.Is(err, ErrVersion) {
+			return fmt.Errorf("%s: %w: open it with that version", f.name, err)
+		}
+	}
+	if errs[0] != nil && errs[1] != nil {
+		return f.bothLost(errs)
+	}
+	if errs[0] != nil && pages[1].Clean {
+		return corrupt.At(f.name, 0, "page 0 (%v) is not what was closed, as page 1 tells: "+
+			"it is damaged, or Dgraph wrote to it since; if it was Dgraph, use `mmapwal import --from dgraph`", errs[0])
+	}
+	return nil
+}
+
+// bothLost says why neither of the pages that hold the promises can be read.
+func (f *File) bothLost(errs *[pageCount]error) error {
+	if err := f.readPage(0); err != nil {
+		return err
+	}
+	if looksLikeDgraph(f.buf[:]) {
+		return fmt.Errorf("%s: %w", f.name, ErrDgraph)
+	}
+	for _, err := range errs {
+		if !errors.Is(err, errNotOurs) {
+			return corrupt.At(f.name, 0, "pages 0 (%v) and 1 (%v) are both lost, and with them term, vote and snapshot: "+
+				"restore a backup, or add the node to its group anew", errs[0], errs[1])
+		}
+	}
+	return fmt.Errorf("%s: %w", f.name, ErrForeign)
+}
+
+// looksLikeDgraph: Dgraph leaves our part of the page zero, and stores a Raft
+// ID, a hard state or a snapshot around it, or nothing yet.
+func looksLikeDgraph(p []byte) bool {
+	if len(p) < atSnapshotData {
+		return false
+	}
+	for _, b := range p[oursBegin:oursEnd] {
+		if b != 0 {
+			return false
+		}
+	}
+	hardState, snapshot := page.Order.Uint32(p[atHardState:]), page.Order.Uint32(p[atSnapshot+16:])
+	return hardState <= maxHardState && uint64(snapshot) <= uint64(len(p)-atSnapshotData)
+}
+
+// dropBlankDamage forgets pages 2 and 3 that were never written.
+func (f *File) dropBlankDamage(errs *[pageCount]error) {
+	kept := f.damaged[:0]
+	for _, i := range f.damaged {
+		if i < 2 || !errors.Is(errs[i], errNotOurs) {
+			kept = append(kept, i)
+		}
+	}
+	f.damaged = kept
+}
+
+func (f *File) readPage(i int) error {
+	mem := f.mem.Bytes()
+	return vfs.Guard(f.name, mem, func() error {
+		copy(f.buf[:], mem[i*page.Size:])
+		return nil
+	})
+}
+
+// Sequence returns the number of the newest page: it grows with every store.
+func (f *File) Sequence() uint64 { return f.meta.sequence }
+
+// Meta returns what was stored last.
+func (f *File) Meta() Meta { return f.meta }
+
+// Damaged returns the pages that could not be read at Open. What they held is
+// in the others; the next Commit writes pages 0 and 1 anew.
+func (f *File) Damaged() []int { return f.damaged }
+
+// Restore stores the newest page again, in place, and syncs it. After a crash
+// the page cache may hold what the disk does not, and call it clean; until this
+// is done nothing may rely on the page, nor may its twin be written.
+func (f *File) Restore() error { return f.write(f.newest, true) }
+
+// Commit makes m durable: page 1, then page 0, each synced. After an error the
+// disk holds the old state or m, and which one is for the next Open to find.
+func (f *File) Commit(m Meta) error { return f.commit(m, 1, 0) }
+
+// CommitClean is Commit for the last store of a run, page 0 first: so only
+// damage or Dgraph, but no crash, leaves a clean page 1 beside a page 0 that
+// does not match it.
+func (f *File) CommitClean(m Meta) error {
+	m.Clean = true
+	return f.commit(m, 0, 1)
+}
+
+func (f *File) commit(m Meta, first, second int) error {
+	m.sequence = f.meta.sequence + 1
+	f.meta = m
+	if err := f.write(first, true); err != nil {
+		return err
+	}
+	f.newest = first
+	return f.write(second, true)
+}
+
+// Note stores m without a sync: it survives the death of the process, and may
+// be lost in a power cut. It does not allocate.
+func (f *File) Note(m Meta) error {
+	m.sequence = f.meta.sequence + 1
+	f.meta = m
+	if err := f.write(f.volatile, false); err != nil {
+		return err
+	}
+	f.newest = f.volatile
+	f.volatile ^= 1 // 2, 3, 2 …
+	return nil
+}
+
+func (f *File) write(i int, sync bool) error {
+	f.meta.Encode(f.buf[:])
+	at := int64(i) * page.Size
+	if err := f.mem.Store(at, f.buf[:]); err != nil {
+		return err
+	}
+	if !sync {
+		return nil
+	}
+	return f.mem.Sync(at, page.Size)
+}
+
+// Close unmaps the file and gives the lock up. It stores nothing.
+func (f *File) Close() error {
+	var err error
+	if f.mem != nil {
+		err = f.mem.Close()
+	}
+	return errors.Join(err, f.file.Close())
+}

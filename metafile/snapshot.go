@@ -1,0 +1,149 @@
+package metafile
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
+	"github.com/seed-2fef92ad/raftwal/internal/page"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+)
+
+// A snapshot file, <term>-<index>.snap, both as 16 hexadecimal digits:
+//
+//	at  size  field
+//	 0     8  magic "RAFTWALs"
+//	 8     4  format version
+//	12     4  CRC-32C of all that follows
+//	16     8  log ID
+//	24     8  snapshot term
+//	32     8  snapshot index
+//	40     8  length of the data
+//	48     -  the data
+const (
+	snapMagic       = "RAFTWALs"
+	snapHeaderBytes = 48
+	snapAtChecksum  = 12
+)
+
+// SnapshotSuffix ends the names of snapshot files.
+const SnapshotSuffix = ".snap"
+
+// SnapshotName returns the base name of the file for the snapshot at p.
+func SnapshotName(p Position) string {
+	return fmt.Sprintf("%016x-%016x%s", p.Term, p.Index, SnapshotSuffix)
+}
+
+// WriteSnapshot stores data as the snapshot at p of log logID under a temporary
+// name, durably, and returns that name. Renaming it to SnapshotName and syncing
+// the directory publishes it. On an error nothing is left behind.
+func WriteSnapshot(fsys vfs.FS, dir string, logID uint64, p Position, data []byte) (tmp string, err error) {
+	tmp = filepath.Join(dir, SnapshotName(p)+".tmp")
+	f, err := fsys.Create(tmp)
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		err = errors.Join(err, f.Close())
+		if err != nil {
+			_ = fsys.Remove(tmp) // the next Open tries again
+		}
+	}()
+	header := snapshotHeader(logID, p, data)
+	size := int64(len(header) + len(data))
+	if err := f.Truncate(size); err != nil {
+		return "", err
+	}
+	if err := f.Reserve(0, size); err != nil {
+		return "", err
+	}
+	if _, err := f.WriteAt(header, 0); err != nil {
+		return "", err
+	}
+	if _, err := f.WriteAt(data, snapHeaderBytes); err != nil {
+		return "", err
+	}
+	return tmp, f.Sync()
+}
+
+func snapshotHeader(logID uint64, p Position, data []byte) []byte {
+	header := make([]byte, snapHeaderBytes)
+	copy(header, snapMagic)
+	page.Order.PutUint32(header[8:], Version)
+	page.Order.PutUint64(header[16:], logID)
+	page.Order.PutUint64(header[24:], p.Term)
+	page.Order.PutUint64(header[32:], p.Index)
+	page.Order.PutUint64(header[40:], uint64(len(data)))
+	sum := page.Sum(page.Sum(0, header[snapAtChecksum+4:]), data)
+	page.Order.PutUint32(header[snapAtChecksum:], sum)
+	return header
+}
+
+// ReadSnapshot returns the data of the snapshot file at p, checked. A file that
+// is missing, damaged or another's is a *corrupt.Error.
+func ReadSnapshot(fsys vfs.FS, dir string, logID uint64, p Position) ([]byte, error) {
+	name := filepath.Join(dir, SnapshotName(p))
+	f, err := fsys.Open(name, true)
+	if err != nil {
+		return nil, fmt.Errorf("%w (%w)", corrupt.At(name, 0, "the snapshot file cannot be opened"), err)
+	}
+	defer f.Close()
+	header, err := checkSnapshot(f, name, logID, p)
+	if err != nil {
+		return nil, err
+	}
+	data := make([]byte, page.Order.Uint64(header[40:]))
+	if _, err := io.ReadFull(io.NewSectionReader(f, snapHeaderBytes, int64(len(data))), data); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if page.Sum(page.Sum(0, header[snapAtChecksum+4:]), data) != page.Order.Uint32(header[snapAtChecksum:]) {
+		return nil, corrupt.At(name, 0, "%v", errChecksum)
+	}
+	return data, nil
+}
+
+// CheckSnapshot checks all of the snapshot file at p but its checksum, in a time
+// that does not grow with its size. Errors as ReadSnapshot.
+func CheckSnapshot(fsys vfs.FS, dir string, logID uint64, p Position) error {
+	name := filepath.Join(dir, SnapshotName(p))
+	f, err := fsys.Open(name, true)
+	if err != nil {
+		return fmt.Errorf("%w (%w)", corrupt.At(name, 0, "the snapshot file cannot be opened"), err)
+	}
+	defer f.Close()
+	_, err = checkSnapshot(f, name, logID, p)
+	return err
+}
+
+// checkSnapshot returns the header of a snapshot file if it fits the file.
+func checkSnapshot(f vfs.File, name string, logID uint64, p Position) ([]byte, error) {
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	if size < snapHeaderBytes {
+		return nil, corrupt.At(name, size, "cut short: the header has %d bytes", snapHeaderBytes)
+	}
+	header := make([]byte, snapHeaderBytes)
+	if _, err := io.ReadFull(io.NewSectionReader(f, 0, snapHeaderBytes), header); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if string(header[:len(snapMagic)]) != snapMagic {
+		return nil, corrupt.At(name, 0, "no snapshot file: %v", errNotOurs)
+	}
+	if v := page.Order.Uint32(header[8:]); v != Version {
+		return nil, fmt.Errorf("%w: %w", corrupt.At(name, 8, "format %d", v), ErrVersion)
+	}
+	if got := page.Order.Uint64(header[16:]); got != logID {
+		return nil, corrupt.At(name, 16, "belongs to another log (%016x, not %016x)", got, logID)
+	}
+	if got := (Position{page.Order.Uint64(header[32:]), page.Order.Uint64(header[24:])}); got != p {
+		return nil, corrupt.At(name, 24, "holds the snapshot %+v, not %+v", got, p)
+	}
+	if n := page.Order.Uint64(header[40:]); n != uint64(size-snapHeaderBytes) {
+		return nil, corrupt.At(name, size, "the header promises %d bytes of data, there are %d", n, size-snapHeaderBytes)
+	}
+	return header, nil
+}

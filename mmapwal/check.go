@@ -1,0 +1,107 @@
+package mmapwal
+
+import (
+	"math"
+
+	"github.com/seed-2fef92ad/raftwal/entryfile"
+	"github.com/seed-2fef92ad/raftwal/metafile"
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// check judges the arguments of a Save against the log and notes in p what is to
+// be done. It changes nothing.
+func (d *DiskStorage) check(p *plan, es []*raftpb.Entry, snap *raftpb.Snapshot) error {
+	v := d.snapshotView()
+	compacted, last := v.meta.Compacted, v.last
+	if !isBlank(snap) {
+		at := metafile.Position{Index: snap.GetMetadata().GetIndex(), Term: snap.GetMetadata().GetTerm()}
+		if at.Index <= v.meta.Snapshot.Index && v.meta.Snapshot.Index != 0 {
+			return raft.ErrSnapOutOfDate
+		}
+		keeps, err := d.holds(v, at)
+		if err != nil {
+			return err
+		}
+		p.snap, p.empties = snap, !keeps
+		compacted = at
+		if p.empties {
+			last = at.Index
+		}
+	}
+	if err := checkEntries(es); err != nil || len(es) == 0 {
+		return err
+	}
+	if first := es[0].GetIndex(); first > last+1 {
+		return invalidf("entry %d leaves a gap: the log ends at %d", first, last)
+	}
+	for len(es) > 0 && es[0].GetIndex() <= compacted.Index {
+		es = es[1:] // as raft's MemoryStorage: what is compacted is not stored again
+	}
+	if len(es) == 0 {
+		return nil
+	}
+	p.entries = es
+	return d.checkTerm(v, es[0], compacted)
+}
+
+// isBlank: nothing to store. A snapshot of index 0 may carry the conf state that
+// a group starts with.
+func isBlank(s *raftpb.Snapshot) bool {
+	cs := s.GetMetadata().GetConfState()
+	members := len(cs.GetVoters()) + len(cs.GetLearners()) + len(cs.GetVotersOutgoing()) + len(cs.GetLearnersNext())
+	return raft.IsEmptySnap(s) && members == 0 && len(s.GetData()) == 0
+}
+
+// holds reports whether the log has the entry at p, with its term.
+func (d *DiskStorage) holds(v *view, p metafile.Position) (bool, error) {
+	if p.Index < v.meta.Compacted.Index || p.Index > v.last {
+		return false, nil
+	}
+	term, err := d.term(v, p.Index)
+	return term == p.Term, err
+}
+
+func checkEntries(es []*raftpb.Entry) error {
+	for k, e := range es {
+		switch {
+		case e == nil:
+			return invalidf("entry number %d of the slice is nil", k)
+		case e.GetIndex() == 0:
+			return invalidf("entry number %d of the slice has index 0; indexes start at 1", k)
+		case e.GetTerm() == 0:
+			return invalidf("entry %d has term 0; terms start at 1", e.GetIndex())
+		case e.GetType() < 0 || e.GetType() > math.MaxUint8:
+			return invalidf("entry %d has type %d; types are 0 to 255", e.GetIndex(), e.GetType())
+		case len(e.GetData()) > entryfile.MaxEntryBytes:
+			return invalidf("entry %d has %d bytes of data; at most %d fit", e.GetIndex(), len(e.GetData()), entryfile.MaxEntryBytes)
+		}
+		if k == 0 {
+			continue
+		}
+		prev := es[k-1]
+		if e.GetIndex() != prev.GetIndex()+1 {
+			return invalidf("entry %d follows entry %d in the slice; indexes must be consecutive", e.GetIndex(), prev.GetIndex())
+		}
+		if e.GetTerm() < prev.GetTerm() {
+			return invalidf("entry %d has term %d, below %d, that of the entry before it", e.GetIndex(), e.GetTerm(), prev.GetTerm())
+		}
+	}
+	return nil
+}
+
+// checkTerm compares e's term with that of the entry before it, which is in the
+// log or at its compacted end.
+func (d *DiskStorage) checkTerm(v *view, e *raftpb.Entry, compacted metafile.Position) error {
+	before := compacted.Term
+	if i := e.GetIndex() - 1; i != compacted.Index {
+		var err error
+		if before, err = d.term(v, i); err != nil {
+			return err
+		}
+	}
+	if e.GetTerm() < before {
+		return invalidf("entry %d has term %d, below %d, that of the entry before it", e.GetIndex(), e.GetTerm(), before)
+	}
+	return nil
+}

@@ -1,0 +1,97 @@
+package mmapwal
+
+import "errors"
+
+// Sync makes everything durable that was saved, under every sync policy, the
+// commit index and the checkpoint included.
+//
+// Errors: ErrPoisoned, ErrClosed, ErrReadOnly.
+func (d *DiskStorage) Sync() error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	if err := d.writable(); err != nil {
+		return err
+	}
+	return d.poison(d.syncAll())
+}
+
+func (d *DiskStorage) syncAll() error {
+	if d.tail != nil {
+		if err := d.tail.Sync(); err != nil {
+			return err
+		}
+	}
+	m := d.meta.Meta()
+	m.Durable = d.durable()
+	err := d.meta.Commit(m)
+	d.publishMeta()
+	return err
+}
+
+// Close makes everything durable, under every sync policy, records that the log
+// was closed cleanly, and gives the directory up. It waits for the calls that
+// are under way; later ones return ErrClosed, but for Close, which returns nil.
+// After ErrPoisoned it stores nothing, and returns that error.
+func (d *DiskStorage) Close() error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	d.mu.Lock()
+	if d.view.closed {
+		d.mu.Unlock()
+		return nil
+	}
+	poisoned := d.view.err
+	d.view.closed, d.view.err = true, ErrClosed
+	d.mu.Unlock()
+	d.reads.Wait()
+
+	err := poisoned
+	if !d.opts.ReadOnly {
+		d.remover.Remove() // what failed before is tried once more
+		d.remover.Wait()
+		if err == nil {
+			err = d.settle()
+		}
+	}
+	return errors.Join(err, d.release())
+}
+
+// settle leaves on disk what a clean log has: everything synced, slots that show
+// the live entries only, and pages 0 and 1 of wal.meta equal and clean.
+func (d *DiskStorage) settle() error {
+	if d.tail != nil {
+		if err := d.tail.Sync(); err != nil {
+			return err
+		}
+		if err := d.tail.SyncSlots(); err != nil {
+			return err
+		}
+	}
+	for _, s := range d.files {
+		if s.file == d.tail {
+			continue
+		}
+		if err := s.file.Reseal(s.last); err != nil {
+			// The records are whole; only the index of this file stays as it is.
+			d.log.Warn("raftwal: slots not rewritten at close", "file", s.file.Path(), "err", err)
+			if !errors.Is(err, ErrCorrupt) {
+				return err
+			}
+		}
+	}
+	m := d.meta.Meta()
+	m.Durable = d.durable()
+	return d.meta.CommitClean(m)
+}
+
+// release closes all files; the lock goes with wal.meta.
+func (d *DiskStorage) release() error {
+	var errs []error
+	for _, s := range d.files {
+		errs = append(errs, s.file.Release())
+	}
+	if d.meta != nil {
+		errs = append(errs, d.meta.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,87 @@
+package mmapwal
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+	"github.com/seed-2fef92ad/raftwal/metafile"
+)
+
+// Errors to branch on with errors.Is. What is returned wraps them and says which
+// file, offset and index. Reads answer with raft's own ErrCompacted,
+// ErrUnavailable and ErrSnapOutOfDate.
+var (
+	// ErrClosed: the log was closed.
+	ErrClosed = errors.New("mmapwal: the log is closed")
+	// ErrLocked: another DiskStorage, here or in another process, has the
+	// directory open for writing.
+	ErrLocked = errors.New("mmapwal: the log is in use by another owner")
+	// ErrNoSpace: the disk is full. Nothing has changed; the same call works
+	// once there is room. Compacting makes room.
+	ErrNoSpace = errors.New("mmapwal: no space left on the device")
+	// ErrReadOnly: the log was opened with Options.ReadOnly.
+	ErrReadOnly = errors.New("mmapwal: the log is open for reading only")
+	// ErrPoisoned: a sync failed, or a write failed half-way. What the disk holds
+	// is not known, so nothing is written any more, and every later write returns
+	// the same error. Reads go on. Close the log and open it again: that finds
+	// out what the disk holds.
+	ErrPoisoned = errors.New("mmapwal: an earlier write or sync failed; open the log again")
+	// ErrCorrupt: promised data is damaged. errors.As with *CorruptError tells where.
+	ErrCorrupt = corrupt.Err
+	// ErrInvalid: an argument that would break the log, or an option out of
+	// range. Nothing has changed.
+	ErrInvalid = errors.New("mmapwal: invalid argument")
+	// ErrForeign: the directory holds files of another program, Dgraph among
+	// them. Nothing has changed.
+	ErrForeign = errors.New("mmapwal: the directory belongs to another program")
+	// ErrVersion: a newer version of this package wrote the log.
+	ErrVersion = errors.New("mmapwal: written by a newer version of this package")
+	// ErrUnsupported: the file system cannot keep a promise of this package
+	// (it has no file locks), or the log is encrypted, which this version does
+	// not support. It wraps errors.ErrUnsupported.
+	ErrUnsupported = fmt.Errorf("mmapwal: %w", errors.ErrUnsupported)
+	// ErrFault: the kernel could not back a page of a mapped file: the disk is
+	// failing or full, or somebody cut the file short.
+	ErrFault = vfs.ErrFault
+)
+
+// CorruptError says where promised data is damaged, and which entries are
+// affected, so that they can be fetched from another node. It wraps ErrCorrupt.
+//
+//	File        string // path of the damaged file
+//	Offset      int64  // of the damage, in bytes from the start of the file
+//	First, Last uint64 // indexes of the affected entries; 0 and 0 if unknown or none
+//	Reason      string // for people
+type CorruptError = corrupt.Error
+
+func invalidf(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ErrInvalid, fmt.Errorf(format, args...))
+}
+
+// reserving translates an error of making room, before anything was stored.
+func reserving(err error) error {
+	full := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, vfs.ErrFault)
+	if full && !errors.Is(err, ErrNoSpace) {
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	return err
+}
+
+// opening translates an error of the packages below into one of this package.
+func opening(err error) error {
+	for _, to := range []struct{ from, to error }{
+		{vfs.ErrLocked, ErrLocked},
+		{vfs.ErrNoLocks, ErrUnsupported},
+		{metafile.ErrVersion, ErrVersion},
+		{metafile.ErrDgraph, ErrForeign},
+		{metafile.ErrForeign, ErrForeign},
+	} {
+		if errors.Is(err, to.from) && !errors.Is(err, to.to) {
+			return fmt.Errorf("%w: %w", to.to, err)
+		}
+	}
+	return err
+}

@@ -1,0 +1,109 @@
+package mmapwal
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/seed-2fef92ad/raftwal/entryfile"
+	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+	"github.com/seed-2fef92ad/raftwal/metafile"
+)
+
+// corruptSuffix ends the names of files that KeepValidPrefix put aside.
+const corruptSuffix = ".corrupt"
+
+// inventory is what a directory holds, by what the names say.
+type inventory struct {
+	dir       string
+	numbers   []uint64 // of the entry files, rising
+	snapshots []string
+	temporary []string // of creations that were interrupted
+	setAside  []string // .corrupt
+	unknown   []string // of another program
+}
+
+// takeInventory lists dir. An entry file under a name that this package does not
+// give is an error: which of two files counts cannot be guessed.
+func takeInventory(fsys vfs.FS, dir string) (*inventory, error) {
+	infos, err := fsys.List(dir)
+	if err != nil {
+		return nil, err
+	}
+	inv := &inventory{dir: dir}
+	names := make(map[uint64]string)
+	for _, info := range infos {
+		name := info.Name
+		number, isEntryFile := entryfile.ParseName(name)
+		switch {
+		case name == metafile.Name || name == "lost+found":
+		case info.IsDir:
+			inv.unknown = append(inv.unknown, name)
+		case isEntryFile:
+			if other, twice := names[number]; twice {
+				return nil, corrupt.At(filepath.Join(dir, name), 0, "%s and %s are two names for one file number: "+
+					"find out which is the right one, and move the other away", other, name)
+			}
+			names[number] = name
+			inv.numbers = append(inv.numbers, number)
+		case strings.HasSuffix(name, corruptSuffix):
+			inv.setAside = append(inv.setAside, name)
+		case name == metafile.TemporaryName,
+			strings.HasSuffix(name, entryfile.TemporarySuffix), strings.HasSuffix(name, metafile.SnapshotSuffix+".tmp"):
+			inv.temporary = append(inv.temporary, name)
+		case strings.HasSuffix(name, metafile.SnapshotSuffix):
+			inv.snapshots = append(inv.snapshots, name)
+		default:
+			inv.unknown = append(inv.unknown, name)
+		}
+	}
+	slices.Sort(inv.numbers)
+	for number, name := range names {
+		if name != entryfile.Name(number) {
+			return nil, corrupt.At(filepath.Join(dir, name), 0, "not the name of an entry file: number %d would be %s", number, entryfile.Name(number))
+		}
+	}
+	return inv, nil
+}
+
+// mayCreate says whether a new log may be made in a directory without wal.meta.
+func (inv *inventory) mayCreate() error {
+	if len(inv.numbers) > 0 {
+		return corrupt.At(filepath.Join(inv.dir, metafile.Name), 0, "the file is missing beside entry files: restore it from a backup, or move the entry files away")
+	}
+	others := slices.Concat(inv.unknown, inv.snapshots, inv.setAside)
+	if len(others) > 0 {
+		return fmt.Errorf("%w: it has no wal.meta, but %s; use an empty directory", ErrForeign, strings.Join(others, ", "))
+	}
+	return nil
+}
+
+// leftovers returns the names of interrupted creations, and of snapshot files
+// that m does not name.
+func (inv *inventory) leftovers(m metafile.Meta) []string {
+	names := slices.Clone(inv.temporary)
+	for _, name := range inv.snapshots {
+		if !m.SnapshotInFile || name != metafile.SnapshotName(m.Snapshot) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// deadFiles returns the names of entry files that m does not need.
+func (inv *inventory) deadFiles(m metafile.Meta) (names []string) {
+	for _, n := range inv.numbers {
+		if n < m.FirstFile {
+			names = append(names, entryfile.Name(n))
+		}
+	}
+	return names
+}
+
+// live returns the numbers of the entry files that count.
+func (inv *inventory) live(m metafile.Meta) []uint64 {
+	first, _ := slices.BinarySearch(inv.numbers, m.FirstFile)
+	return inv.numbers[first:]
+}

@@ -1,0 +1,287 @@
+package mmapwal
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+
+	"github.com/seed-2fef92ad/raftwal/entryfile"
+	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
+)
+
+// loaded is an entry file as Open found it.
+type loaded struct {
+	file *entryfile.File
+	scan *entryfile.Scan // of a file that was not sealed, and had to be read
+}
+
+// loadFiles opens the live entry files, judges them, and recovers what an
+// unclean stop left behind. On return d.files is the log.
+//
+// What a file that is not sealed may show, and what it means:
+//
+//	stop     its records end                  then
+//	clean    where wal.meta says              go on in it
+//	clean    elsewhere                        corrupt
+//	unclean  before an end known durable      corrupt
+//	unclean  and a witness follows            corrupt
+//	unclean  torn, and a later file vouches   corrupt
+//	unclean  anywhere else                    that is the end; seal the file there
+func (d *DiskStorage) loadFiles(inv *inventory) error {
+	numbers := inv.live(d.meta.Meta())
+	if n := len(numbers); n > 0 {
+		d.next = numbers[n-1] + 1
+	}
+	d.next = max(d.next, d.meta.Meta().FirstFile, d.meta.Meta().Durable.File+1)
+	if d.opts.Recovery == KeepValidPrefix {
+		return d.keepValidPrefix(numbers)
+	}
+	files, err := d.openFiles(numbers)
+	if err != nil {
+		return err
+	}
+	if err := d.judge(files); err != nil {
+		return err
+	}
+	if d.opts.ReadOnly {
+		d.adoptLoaded(files)
+		return nil
+	}
+	return d.recover(files)
+}
+
+// openFiles opens the files with the given numbers and reads those that are not
+// sealed. Files that could be opened are in d.files from then on, to be closed.
+func (d *DiskStorage) openFiles(numbers []uint64) ([]loaded, error) {
+	m := d.meta.Meta()
+	last := uint64(0)
+	if len(numbers) > 0 {
+		last = numbers[len(numbers)-1]
+	}
+	switch {
+	case m.Durable.File >= m.FirstFile && last < m.Durable.File:
+		return nil, d.missing(m.Durable.File)
+	case m.Clean && last > m.Durable.File:
+		return nil, corrupt.At(filepath.Join(d.dir, entryfile.Name(last)), 0, "the log was closed cleanly without this file: it is of another time")
+	}
+	files := make([]loaded, 0, len(numbers))
+	for k, n := range numbers {
+		l, err := d.openFile(n)
+		if err != nil {
+			return nil, err
+		}
+		if err := d.checkChain(l.file, k, numbers); err != nil {
+			return nil, err
+		}
+		if !l.file.Sealed() {
+			if err := d.read(&l, k == len(numbers)-1); err != nil {
+				return nil, err
+			}
+		}
+		files = append(files, l)
+	}
+	return files, nil
+}
+
+func (d *DiskStorage) openFile(number uint64) (loaded, error) {
+	f, err := entryfile.Open(d.fsys, d.dir, number, d.meta.Meta().LogID, d.opts.ReadOnly)
+	if err != nil {
+		return loaded{}, err
+	}
+	d.files = append(d.files, segment{file: f, first: 1, last: 0})
+	return loaded{file: f}, nil
+}
+
+// checkChain compares the file that f follows with the one that is there.
+func (d *DiskStorage) checkChain(f *entryfile.File, k int, numbers []uint64) error {
+	switch {
+	case k == 0 && f.Prev() >= d.meta.Meta().FirstFile:
+		return d.missing(f.Prev())
+	case k > 0 && f.Prev() > numbers[k-1]:
+		return d.missing(f.Prev())
+	case k > 0 && f.Prev() < numbers[k-1]:
+		return corrupt.At(f.Path(), 0, "the file follows number %d, but %d is there: one of them is of another time", f.Prev(), numbers[k-1])
+	}
+	return nil
+}
+
+func (d *DiskStorage) missing(number uint64) error {
+	return corrupt.At(filepath.Join(d.dir, entryfile.Name(number)), 0, "the file is missing: restore it from a backup")
+}
+
+// read finds out what a file that is not sealed holds.
+func (d *DiskStorage) read(l *loaded, last bool) error {
+	m := d.meta.Meta()
+	if m.Clean {
+		if !last {
+			return corrupt.At(l.file.Path(), 0, "the log was closed cleanly, but this file is neither sealed nor the last")
+		}
+		return l.file.Continue(m.Durable.Offset)
+	}
+	return d.scan(l)
+}
+
+// scan reads the records of a file.
+func (d *DiskStorage) scan(l *loaded) error {
+	scan, err := l.file.Scan()
+	if err != nil {
+		return err
+	}
+	d.recovery.FilesScanned++
+	d.recovery.Entries += scan.Index.Len()
+	l.scan = &scan
+	l.file.Resume(scan)
+	return nil
+}
+
+// judge tells torn writes from damage, and looks for gaps between the files.
+func (d *DiskStorage) judge(files []loaded) error {
+	m := d.meta.Meta()
+	reach := m.Compacted.Index
+	for k, l := range files {
+		if l.scan != nil {
+			if err := d.judgeEnd(l, files[k+1:]); err != nil {
+				return err
+			}
+		}
+		first, last := l.file.First(), l.file.Last()
+		if first == 0 {
+			continue
+		}
+		if first > reach+1 {
+			return d.gap(l.file, reach, first)
+		}
+		reach = max(last, m.Compacted.Index)
+	}
+	return nil
+}
+
+func (d *DiskStorage) gap(f *entryfile.File, reach, first uint64) error {
+	return &CorruptError{File: f.Path(), Offset: entryfile.DataStart, First: reach + 1, Last: first - 1,
+		Reason: fmt.Sprintf("the file begins at entry %d, but those before it end at %d", first, reach)}
+}
+
+// judgeEnd says whether what lies at the end of l's records was once promised.
+func (d *DiskStorage) judgeEnd(l loaded, later []loaded) error {
+	damaged := func(reason string, args ...any) error {
+		next := l.file.Last() + 1
+		if l.file.Last() == 0 {
+			next = 0
+		}
+		return &CorruptError{File: l.file.Path(), Offset: l.scan.End, First: next, Last: next, Reason: fmt.Sprintf(reason, args...)}
+	}
+	durable := d.meta.Meta().Durable
+	if durable.File == l.file.Number() && l.scan.End < durable.Offset {
+		return damaged("the record is damaged; all up to offset %d had been synced", durable.Offset)
+	}
+	if l.scan.Witness != 0 {
+		return damaged("the record is damaged; the one at offset %d says that it had been synced", l.scan.Witness)
+	}
+	if l.scan.Rest == 0 {
+		return nil
+	}
+	for _, other := range later {
+		if other.scan != nil && other.scan.Mark >= entryfile.DataStart || other.scan == nil && other.file.First() != 0 {
+			return damaged("the record is damaged; %s says that it had been synced", other.file.Path())
+		}
+	}
+	return nil
+}
+
+// recover makes what was found durable and takes it as the log: files that were
+// not sealed are sealed where their records end, and removed if they have none.
+func (d *DiskStorage) recover(files []loaded) error {
+	m := d.meta.Meta()
+	kept := files[:0:0]
+	for k, l := range files {
+		switch {
+		case l.scan == nil:
+			if !m.Clean && k == len(files)-1 {
+				if err := l.file.RestoreHeader(); err != nil {
+					return err
+				}
+			}
+		case l.scan.End == entryfile.DataStart:
+			if err := d.fsys.Remove(l.file.Path()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			d.noteTorn(l)
+			continue
+		default:
+			d.noteTorn(l)
+			if err := d.seal(l); err != nil {
+				return err
+			}
+		}
+		kept = append(kept, l)
+	}
+	if len(kept) < len(files) {
+		if err := d.fsys.SyncDir(d.dir); err != nil {
+			return err
+		}
+	}
+	d.adoptLoaded(kept)
+	return nil
+}
+
+func (d *DiskStorage) noteTorn(l loaded) {
+	if l.scan.Rest == 0 {
+		return
+	}
+	d.recovery.TornBytes += l.scan.Rest
+	d.log.Info("raftwal: torn tail dropped; it was never promised", "file", l.file.Path(),
+		"offset", l.scan.End, "bytes", l.scan.Rest, "last", l.file.Last())
+}
+
+// seal ends a file where its records end.
+func (d *DiskStorage) seal(l loaded) error {
+	from := max(l.scan.Mark, entryfile.DataStart)
+	if durable := d.meta.Meta().Durable; durable.File == l.file.Number() {
+		from = max(from, durable.Offset)
+	}
+	if err := l.file.RestoreHeader(); err != nil {
+		return err
+	}
+	return l.file.Recover(*l.scan, from)
+}
+
+// adoptLoaded takes files as the log, and closes those that are not in it any
+// more. The last one is the tail, unless it is sealed.
+func (d *DiskStorage) adoptLoaded(files []loaded) {
+	opened := d.files
+	d.files, d.tail = nil, nil
+	for _, l := range files {
+		first := l.file.First()
+		if first != 0 {
+			d.supersede(first)
+		}
+		s := segment{file: l.file, first: max(first, 1), last: l.file.Last()}
+		if !l.file.Sealed() {
+			x := l.file.Index()
+			s.index = &x
+		}
+		d.files = append(d.files, s)
+	}
+	if n := len(d.files); n > 0 && !d.files[n-1].file.Sealed() {
+		d.tail = d.files[n-1].file
+		d.files[n-1] = segment{file: d.tail, first: 1, last: 0}
+	}
+	for _, s := range opened {
+		if !slices.ContainsFunc(files, func(l loaded) bool { return l.file == s.file }) {
+			d.releaseDead(s.file)
+		}
+	}
+}
+
+// supersede takes the entries from first on out of all files, since a new one
+// holds them anew. It reports whether there were any.
+func (d *DiskStorage) supersede(first uint64) (any bool) {
+	for k := range d.files {
+		if s := &d.files[k]; s.last >= first {
+			s.last, any = first-1, true
+		}
+	}
+	return any
+}

@@ -1,0 +1,296 @@
+package mmapwal
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/seed-2fef92ad/raftwal/cleanup"
+	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+	"github.com/seed-2fef92ad/raftwal/metafile"
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// Init opens the log in dir, or makes a new one there, with the default options.
+func Init(dir string) (*DiskStorage, error) { return Open(dir, nil) }
+
+// InitEncrypted answers with ErrUnsupported: encryption at rest is not built yet.
+func InitEncrypted(dir string, key []byte) (*DiskStorage, error) {
+	return nil, fmt.Errorf("%w: encryption at rest; a log of %q without it can be opened with Init", ErrUnsupported, dir)
+}
+
+// Open opens the log in dir, or makes a new one there (directory 0700, files
+// 0600) if dir is empty or missing. nil options are the default ones: HardSync.
+//
+// After a run that did not end with Close, Open recovers: it drops a torn tail,
+// which was never promised, stores again what may not have reached the disk, and
+// goes on in a new file. It takes a time that grows with the number of files,
+// not of entries; only files that were not sealed are read. The commit index of
+// the hard state is put between the snapshot's index and LastIndex, where raft
+// wants it.
+//
+// Errors: ErrLocked if another owner has it open; ErrCorrupt with a
+// *CorruptError if promised data is damaged; ErrForeign for a directory of
+// Dgraph's or another program's; ErrVersion; ErrInvalid for options out of
+// range; ErrUnsupported for a file system without locks; ErrNoSpace; what the
+// operating system answers, fs.ErrNotExist for ReadOnly among it. Files are
+// changed only if Open succeeds or the disk fails.
+func Open(dir string, opts *Options) (*DiskStorage, error) {
+	o, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	started := time.Now()
+	d := &DiskStorage{opts: o, fsys: o.fsys, dir: filepath.Clean(dir), log: o.Logger}
+	if err := d.open(); err != nil {
+		return nil, fmt.Errorf("mmapwal: open %s: %w", d.dir, errors.Join(opening(err), d.release()))
+	}
+	d.recovery.Duration = time.Since(started)
+	d.logOpened()
+	return d, nil
+}
+
+func (d *DiskStorage) open() error {
+	if d.opts.ReadOnly {
+		return d.openReadOnly()
+	}
+	if err := d.fsys.MkdirAll(d.dir); err != nil {
+		return err
+	}
+	if err := d.lock(); err != nil {
+		return err
+	}
+	inv, err := takeInventory(d.fsys, d.dir)
+	if err != nil {
+		return err
+	}
+	d.remover = cleanup.NewRemover(d.fsys, d.dir, d.log, func(err error) { d.poison(err) })
+	return d.openForWriting(inv)
+}
+
+// lock opens wal.meta and takes the owner's lock, after making the file in a
+// directory that holds nothing yet.
+func (d *DiskStorage) lock() (err error) {
+	if d.meta, err = metafile.Open(d.fsys, d.dir, false); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	inv, err := takeInventory(d.fsys, d.dir)
+	if err != nil {
+		return err
+	}
+	if err := inv.mayCreate(); err != nil {
+		return err
+	}
+	logID, err := d.randomUint64()
+	if err != nil {
+		return err
+	}
+	m := metafile.Meta{LogID: logID, Clean: true, FirstFile: 1, SyncPolicy: uint32(d.opts.Sync.mode)}
+	if err := m.SetSnapshot(&raftpb.Snapshot{}, false); err != nil {
+		return err
+	}
+	if err := metafile.Create(d.fsys, d.dir, m); err != nil && !errors.Is(err, fs.ErrExist) {
+		return reserving(err)
+	}
+	d.meta, err = metafile.Open(d.fsys, d.dir, false)
+	return err
+}
+
+// checkMeta judges what wal.meta says before anything relies on it.
+func (d *DiskStorage) checkMeta() error {
+	m := d.meta.Meta()
+	if m.Encrypted {
+		return fmt.Errorf("%w: the log is encrypted", ErrUnsupported)
+	}
+	if m.SnapshotInFile {
+		return metafile.CheckSnapshot(d.fsys, d.dir, m.LogID, m.Snapshot)
+	}
+	return nil
+}
+
+func (d *DiskStorage) openForWriting(inv *inventory) error {
+	if err := d.checkMeta(); err != nil {
+		return err
+	}
+	d.recovery.Clean = d.meta.Meta().Clean
+	d.recovery.HealedPages = len(d.meta.Damaged())
+	if !d.recovery.Clean {
+		// What was done last may be in the kernel's memory only: nothing is built
+		// on names or pages before they are on the disk.
+		if err := d.fsys.SyncDir(d.dir); err != nil {
+			return err
+		}
+		if err := d.meta.Restore(); err != nil {
+			return err
+		}
+	}
+	if err := d.removeLeftovers(inv); err != nil {
+		return err
+	}
+	if err := d.loadFiles(inv); err != nil {
+		return err
+	}
+	if err := d.beginRun(); err != nil {
+		return err
+	}
+	d.remover.Remove(inv.deadFiles(d.meta.Meta())...)
+	return d.ensureTail()
+}
+
+// removeLeftovers removes what interrupted creations left under names that this
+// run may use again.
+func (d *DiskStorage) removeLeftovers(inv *inventory) error {
+	for _, name := range inv.leftovers(d.meta.Meta()) {
+		if err := d.fsys.Remove(filepath.Join(d.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// beginRun stores, synced, that the log is in use, before anything else of this
+// run is stored; and with it what recovery found.
+func (d *DiskStorage) beginRun() error {
+	m := d.meta.Meta()
+	m.Clean, m.SyncPolicy = false, uint32(d.opts.Sync.mode)
+	m.Durable = metafile.End{}
+	if n := len(d.files); n > 0 {
+		f := d.files[n-1].file
+		m.Durable = metafile.End{File: f.Number(), Offset: f.End()}
+	}
+	d.clampCommit(&m)
+	if err := d.meta.Commit(m); err != nil {
+		return err
+	}
+	d.publish()
+	return nil
+}
+
+// clampCommit puts the commit index where raft accepts it. It was stored without
+// a sync, or the power cut took entries that were never promised.
+func (d *DiskStorage) clampCommit(m *metafile.Meta) {
+	if !m.HardState.Stored {
+		return
+	}
+	commit := min(max(m.HardState.Commit, m.Snapshot.Index), max(d.lastOf(m), m.Snapshot.Index))
+	if commit != m.HardState.Commit {
+		d.log.Warn("raftwal: commit index put inside the log", "dir", d.dir, "was", m.HardState.Commit, "is", commit)
+		m.HardState.Commit = commit
+	}
+}
+
+// lastOf returns the index of the last entry of the files, or of m's compaction.
+func (d *DiskStorage) lastOf(m *metafile.Meta) uint64 {
+	last := m.Compacted.Index
+	for _, s := range d.files {
+		if s.file == d.tail {
+			last = max(last, d.tail.Last())
+		} else if s.last >= s.first {
+			last = max(last, s.last)
+		}
+	}
+	return last
+}
+
+// ensureTail makes the first file that takes entries. On a full disk that is
+// left to the first Save, so that the log can be opened, and compacted.
+func (d *DiskStorage) ensureTail() error {
+	if d.tail != nil {
+		return nil
+	}
+	p := &d.plan
+	defer d.discard(p)
+	f, _, err := d.prepareFile(d.next, nil)
+	if errors.Is(err, ErrNoSpace) && !vfs.SyncFailed(err) {
+		d.log.Warn("raftwal: no space for a new entry file; compact, or make room", "dir", d.dir, "err", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	p.files, p.counts = append(p.files, f), append(p.counts, 0)
+	if err := d.adopt(p); err != nil {
+		return err
+	}
+	d.publish()
+	return nil
+}
+
+// logOpened tells an operator what Open found, loudly if there was anything.
+func (d *DiskStorage) logOpened() {
+	r := &d.recovery
+	v := d.snapshotView()
+	args := []any{
+		"dir", d.dir, "clean", r.Clean, "first", v.first(), "last", v.last, "snapshot", v.meta.Snapshot.Index,
+		"files", len(d.files), "scanned", r.FilesScanned, "torn_bytes", r.TornBytes, "healed_pages", r.HealedPages,
+		"duration", r.Duration,
+	}
+	switch {
+	case len(r.SetAside) > 0:
+		d.log.Error("raftwal: opened without damaged entries", append(args, "set_aside", r.SetAside)...)
+	case r.HealedPages > 0:
+		d.log.Warn("raftwal: opened; damaged pages of wal.meta were healed", args...)
+	case !r.Clean && !d.opts.ReadOnly:
+		d.log.Info("raftwal: opened after an unclean stop", args...)
+	default:
+		d.log.Debug("raftwal: opened", args...)
+	}
+}
+
+// openReadOnly loads the log without changing anything. If a live owner changes
+// it meanwhile, it starts again.
+func (d *DiskStorage) openReadOnly() error {
+	const tries = 10
+	for try := 1; ; try++ {
+		err := d.loadReadOnly()
+		if err == nil || try == tries || !errors.Is(err, ErrCorrupt) && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if d.meta == nil {
+			return err
+		}
+		before := d.meta.Sequence()
+		if d.meta.Refresh() == nil && d.meta.Sequence() == before {
+			return err // nobody changes it
+		}
+		_ = d.release()
+		d.meta, d.files, d.tail = nil, nil, nil
+		time.Sleep(time.Duration(try) * time.Millisecond)
+	}
+}
+
+func (d *DiskStorage) loadReadOnly() error {
+	meta, err := metafile.Open(d.fsys, d.dir, true)
+	if err != nil {
+		return d.explainMissing(err)
+	}
+	d.meta = meta
+	inv, err := takeInventory(d.fsys, d.dir)
+	if err != nil {
+		return err
+	}
+	if err := d.checkMeta(); err != nil {
+		return err
+	}
+	d.recovery.Clean = d.meta.Meta().Clean
+	if err := d.loadFiles(inv); err != nil {
+		return err
+	}
+	d.publish()
+	d.clampCommit(&d.view.meta)
+	return nil
+}
+
+// explainMissing tells a directory without a log from a log without wal.meta.
+func (d *DiskStorage) explainMissing(err error) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if inv, listErr := takeInventory(d.fsys, d.dir); listErr == nil && len(inv.numbers) > 0 {
+		return corrupt.At(filepath.Join(d.dir, metafile.Name), 0, "the file is missing beside entry files")
+	}
+	return err
+}

@@ -1,0 +1,109 @@
+package mmapwal
+
+import (
+	"crypto/rand"
+	"io"
+	"log/slog"
+
+	"github.com/seed-2fef92ad/raftwal/entryfile"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+)
+
+// SyncPolicy says when a Save is on the disk.
+type SyncPolicy struct{ mode syncMode }
+
+type syncMode uint32 // as stored in wal.meta
+
+const (
+	hardSync syncMode = 0
+	noSync   syncMode = 2 // 1 is for BatchSync
+)
+
+var (
+	// HardSync, the zero value: what Save returned nil for survives a power cut.
+	HardSync = SyncPolicy{hardSync}
+	// NoSync: it survives the death of the process, but a power cut may take
+	// what was saved since the last Sync, Close, snapshot or compaction.
+	NoSync = SyncPolicy{noSync}
+)
+
+// RecoveryPolicy says what Open does about promised data that is damaged. A torn
+// tail, which was never promised, is dropped under either.
+type RecoveryPolicy uint8
+
+const (
+	// FailClosed, the zero value: Open fails with a *CorruptError and changes
+	// nothing.
+	FailClosed RecoveryPolicy = iota
+	// KeepValidPrefix: Open reads and checks every record, keeps the entries in
+	// front of the first damage, and puts what lies behind aside in files whose
+	// names end in .corrupt, which are never deleted. A node that comes back
+	// without entries it has acknowledged can break Raft's guarantees: use this
+	// only to add the node to its group anew, or when the group is lost anyway.
+	KeepValidPrefix
+)
+
+// Options of Open. A copy is taken: later changes have no effect. The zero value
+// is the default.
+type Options struct {
+	// Sync is when a Save is on the disk: HardSync or NoSync.
+	Sync SyncPolicy
+
+	// FileDataSize is how many bytes of records an entry file takes before the
+	// next one is begun: 1 MiB to 16 GiB, 0 for the default of 64 MiB. It applies
+	// to new files. An entry that is larger gets a file that it fits into.
+	FileDataSize int64
+
+	// RetainEntries is how many entries below a snapshot CreateSnapshot keeps, so
+	// that slow followers need not be sent the snapshot. 0 keeps none.
+	RetainEntries uint64
+
+	// Recovery is what Open does about damage.
+	Recovery RecoveryPolicy
+
+	// ReadOnly opens a log without the owner's lock, beside a live owner even,
+	// and writes nothing, not even to recover. What it shows is the log as it was
+	// at Open.
+	ReadOnly bool
+
+	// Logger is told about what an operator should know: recovery, damage,
+	// failed removals; never about a single Save. nil means slog.Default().
+	Logger *slog.Logger
+
+	fsys   vfs.FS
+	random io.Reader // for ids and salts
+}
+
+// withDefaults checks o and returns a copy in which nothing is left open.
+func (o *Options) withDefaults() (Options, error) {
+	var out Options
+	if o != nil {
+		out = *o
+	}
+	if out.Sync.mode != hardSync && out.Sync.mode != noSync {
+		return out, invalidf("Options.Sync: %d is no sync policy", out.Sync.mode)
+	}
+	if out.FileDataSize == 0 {
+		out.FileDataSize = entryfile.DefaultDataBytes
+	}
+	if out.FileDataSize < entryfile.MinDataBytes || out.FileDataSize > entryfile.MaxDataBytes {
+		return out, invalidf("Options.FileDataSize is %d; it can be 0 or from %d to %d bytes",
+			out.FileDataSize, entryfile.MinDataBytes, int64(entryfile.MaxDataBytes))
+	}
+	if out.Recovery > KeepValidPrefix {
+		return out, invalidf("Options.Recovery: %d is no recovery policy", out.Recovery)
+	}
+	if out.Recovery == KeepValidPrefix && out.ReadOnly {
+		return out, invalidf("Options: KeepValidPrefix writes, ReadOnly forbids it; choose one")
+	}
+	if out.Logger == nil {
+		out.Logger = slog.Default()
+	}
+	if out.fsys == nil {
+		out.fsys = vfs.OS()
+	}
+	if out.random == nil {
+		out.random = rand.Reader
+	}
+	return out, nil
+}

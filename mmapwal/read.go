@@ -1,0 +1,226 @@
+package mmapwal
+
+import (
+	"errors"
+	"sort"
+
+	"github.com/seed-2fef92ad/raftwal/entryfile"
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// snapshotView returns a copy of the view, for the writer.
+func (d *DiskStorage) snapshotView() *view {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	v := d.view
+	return &v
+}
+
+// beginRead returns the view for a read that calls d.reads.Done at its end.
+func (d *DiskStorage) beginRead() (v view, err error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.view.closed {
+		return view{}, ErrClosed
+	}
+	d.reads.Add(1)
+	return d.view, nil
+}
+
+// InitialState implements raft.Storage. The hard state is nil if none was ever
+// saved; the conf state, that of the newest snapshot, is never nil. Both are the
+// caller's. ErrClosed.
+func (d *DiskStorage) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
+	v, err := d.beginRead()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer d.reads.Done()
+	snap, err := v.meta.SnapshotProto()
+	if err != nil {
+		return nil, nil, err
+	}
+	cs := snap.GetMetadata().GetConfState()
+	if !v.meta.HardState.Stored {
+		return nil, cs, nil
+	}
+	return v.hardState(), cs, nil
+}
+
+func (v *view) hardState() *raftpb.HardState {
+	h := v.meta.HardState
+	if !h.Stored {
+		return &raftpb.HardState{}
+	}
+	return &raftpb.HardState{Term: &h.Term, Vote: &h.Vote, Commit: &h.Commit}
+}
+
+// FirstIndex implements raft.Storage: the index of the first entry that can be
+// read, if there is one. It does not allocate. ErrClosed.
+func (d *DiskStorage) FirstIndex() (uint64, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.view.closed {
+		return 0, ErrClosed
+	}
+	return d.view.first(), nil
+}
+
+// LastIndex implements raft.Storage: the index of the last entry, or that of the
+// snapshot if there is none behind it. It does not allocate. ErrClosed.
+func (d *DiskStorage) LastIndex() (uint64, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.view.closed {
+		return 0, ErrClosed
+	}
+	return d.view.last, nil
+}
+
+// Term implements raft.Storage: the term of entry i, which may be the one in
+// front of FirstIndex. It does not allocate.
+//
+// Errors: raft.ErrCompacted, raft.ErrUnavailable; *CorruptError, ErrFault,
+// ErrClosed.
+func (d *DiskStorage) Term(i uint64) (uint64, error) {
+	for {
+		v, err := d.beginRead()
+		if err != nil {
+			return 0, err
+		}
+		term, err := d.term(&v, i)
+		d.reads.Done()
+		if err != errGone {
+			return term, err
+		}
+	}
+}
+
+func (d *DiskStorage) term(v *view, i uint64) (uint64, error) {
+	switch {
+	case i < v.meta.Compacted.Index:
+		return 0, raft.ErrCompacted
+	case i == v.meta.Compacted.Index:
+		return v.meta.Compacted.Term, nil
+	case i > v.last:
+		return 0, raft.ErrUnavailable
+	case v.tailIndex.Has(i):
+		return v.tailIndex.Term(i), nil
+	}
+	s := v.segmentOf(i)
+	if !s.file.Pin() {
+		return 0, errGone
+	}
+	loc, err := s.file.Locate(s.index, i)
+	_ = s.file.Release() // the last release closes a dead file; nothing is lost with it
+	return loc.Term, err
+}
+
+// errGone: a file of the view was compacted away before the read pinned it. The
+// read starts again with the present view.
+var errGone = errors.New("the file is gone")
+
+// segmentOf returns the segment that holds entry i, which is in the log and not
+// in the tail.
+func (v *view) segmentOf(i uint64) segment {
+	k := sort.Search(len(v.segments), func(k int) bool { return v.segments[k].last >= i })
+	return v.segments[k]
+}
+
+// Entries implements raft.Storage: the entries [lo, hi), or as many of them as
+// have a proto.Size of maxSize bytes in all, but at least one. Each is checked
+// against its checksum. The number of allocations does not depend on how many
+// there are. The entries are the caller's and stay valid after compaction and
+// Close; they share memory, so one that is kept keeps all of them.
+//
+// Errors: raft.ErrCompacted if lo is below FirstIndex; raft.ErrUnavailable if
+// the log is empty or hi is beyond LastIndex+1; ErrInvalid if lo is above hi;
+// *CorruptError, ErrFault, ErrClosed.
+func (d *DiskStorage) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
+	for {
+		v, err := d.beginRead()
+		if err != nil {
+			return nil, err
+		}
+		es, err := d.entries(&v, lo, hi, maxSize)
+		d.reads.Done()
+		if err == nil || err != errGone && !d.clearedSince(&v, err) {
+			return es, err
+		}
+	}
+}
+
+func (d *DiskStorage) entries(v *view, lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
+	switch {
+	case lo < v.first():
+		return nil, raft.ErrCompacted
+	case hi > v.last+1, v.last < v.first():
+		return nil, raft.ErrUnavailable
+	case lo > hi:
+		return nil, invalidf("entries from %d to %d: the range is upside down", lo, hi)
+	}
+	b := &entryfile.Batch{MaxBytes: maxSize, ClearedBelow: v.meta.ClearedBelow}
+	err := v.eachFile(lo, hi, func(f *entryfile.File, x *entryfile.Index, lo, hi uint64) (bool, error) {
+		return f.Measure(x, lo, hi, b)
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.Allocate()
+	hi = lo + uint64(b.Count())
+	err = v.eachFile(lo, hi, func(f *entryfile.File, x *entryfile.Index, lo, hi uint64) (bool, error) {
+		return false, f.Fill(x, lo, hi, b)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return b.Entries(), nil
+}
+
+// eachFile calls visit for each file that holds some of the entries [lo, hi),
+// with the range it holds and the index to find them by, until visit says stop.
+func (v *view) eachFile(lo, hi uint64, visit func(f *entryfile.File, x *entryfile.Index, lo, hi uint64) (stop bool, err error)) error {
+	for lo < hi {
+		f, x, end := v.tail, &v.tailIndex, hi
+		if !v.tailIndex.Has(lo) {
+			s := v.segmentOf(lo)
+			f, x, end = s.file, s.index, min(hi, s.last+1)
+		}
+		if !f.Pin() {
+			return errGone
+		}
+		stop, err := visit(f, x, lo, end)
+		_ = f.Release()
+		if err != nil || stop {
+			return err
+		}
+		lo = end
+	}
+	return nil
+}
+
+// clearedSince reports whether a read found damage only because the entries'
+// data was cleared after the view v was taken, by the owner of a log that is
+// open for reading here, too.
+func (d *DiskStorage) clearedSince(v *view, err error) bool {
+	if !errors.Is(err, ErrCorrupt) {
+		return false
+	}
+	if d.opts.ReadOnly {
+		d.refreshCleared()
+	}
+	return d.snapshotView().meta.ClearedBelow > v.meta.ClearedBelow
+}
+
+// refreshCleared takes the index below which data is cleared over from the owner.
+func (d *DiskStorage) refreshCleared() {
+	d.refreshing.Lock()
+	defer d.refreshing.Unlock()
+	if d.meta.Refresh() != nil {
+		return // what the read found stands
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.view.meta.ClearedBelow = d.meta.Meta().ClearedBelow
+}

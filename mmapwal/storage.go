@@ -1,0 +1,168 @@
+// Package mmapwal is a write-ahead log for Raft: it stores a node's entries,
+// hard state and snapshot in memory-mapped files, implements the Storage
+// interface of go.etcd.io/raft/v3, and never lies about what is durable.
+//
+// # Where a Save goes
+//
+// Save checks its arguments against the log (check.go), makes room on the disk
+// (plan.go), and only then stores (save.go): the snapshot, the entries, the hard
+// state. Entries go to the data region of the last entry file (package
+// entryfile); one msync of that range makes them durable. The hard state and the
+// snapshot go to wal.meta (package metafile). What a snapshot made superfluous
+// is removed in the background (package cleanup).
+//
+// # Who may call what beside what
+//
+// All methods of a DiskStorage may be called concurrently. Those that write run
+// one after another. Those that read wait neither for a sync of the disk nor for
+// a writer, and no writer waits for them; a read sees the log as it was at one
+// moment. Close waits for the reads under way.
+//
+// # Who owns what
+//
+// Entries and snapshots that are handed to Save belong to the log and must not
+// be changed afterwards. What Entries and Snapshot return is the caller's, and
+// stays valid after compaction and Close.
+package mmapwal
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/seed-2fef92ad/raftwal/cleanup"
+	"github.com/seed-2fef92ad/raftwal/entryfile"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+	"github.com/seed-2fef92ad/raftwal/metafile"
+	"go.etcd.io/raft/v3"
+)
+
+// DiskStorage is a Raft log in a directory. Open returns one.
+type DiskStorage struct {
+	opts Options
+	fsys vfs.FS
+	dir  string
+	log  *slog.Logger
+
+	// writing is held by the one writer. It guards this group.
+	writing sync.Mutex
+	meta    *metafile.File
+	files   []segment       // the live files in order, those without live entries too
+	tail    *entryfile.File // the last of files if it takes entries, else nil
+	next    uint64          // number of the next file
+	plan    plan            // of the Save under way; kept to save allocations
+
+	// mu guards view. It is held only to copy memory, never across a system call.
+	mu   sync.RWMutex
+	view view
+
+	reads      sync.WaitGroup // reads under way
+	refreshing sync.Mutex     // guards meta against concurrent reads of a ReadOnly log
+	remover    *cleanup.Remover
+	recovery   Recovery
+}
+
+var _ raft.Storage = (*DiskStorage)(nil)
+
+// segment is an entry file and those of its entries that no later file
+// supersedes. For the tail, which grows, the file itself knows better.
+type segment struct {
+	file        *entryfile.File
+	first, last uint64           // live indexes; last < first if there are none
+	index       *entryfile.Index // of a file that is not sealed; else its slots serve
+}
+
+// view is what reads see. Its slices are never changed, only replaced or grown.
+type view struct {
+	meta      metafile.Meta
+	last      uint64
+	segments  []segment // with live entries, in order; without the tail
+	tail      *entryfile.File
+	tailIndex entryfile.Index
+	files     int   // with entries
+	err       error // ErrClosed or ErrPoisoned
+	closed    bool
+}
+
+// first returns the index of the first entry that can be read.
+func (v *view) first() uint64 { return v.meta.Compacted.Index + 1 }
+
+// writable says whether there is anything against writing.
+func (d *DiskStorage) writable() error {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.view.err != nil {
+		return d.view.err
+	}
+	if d.opts.ReadOnly {
+		return ErrReadOnly
+	}
+	return nil
+}
+
+// poison makes a failure sticky: after a failed sync, or a write that failed
+// half-way, nothing is written any more. It returns what all later writes return.
+func (d *DiskStorage) poison(err error) error {
+	if err == nil {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.view.err == nil {
+		d.view.err = fmt.Errorf("%w: %w", ErrPoisoned, err)
+		d.log.Error("raftwal: write failed; the log takes no more writes until it is opened again", "dir", d.dir, "err", err)
+	}
+	return d.view.err
+}
+
+// poisonIfSync poisons the log if err is that of a sync. What else fails before
+// the first store leaves the log as it was.
+func (d *DiskStorage) poisonIfSync(err error) error {
+	if vfs.SyncFailed(err) {
+		return d.poison(err)
+	}
+	return err
+}
+
+// publish shows reads the log as the writer has it in memory.
+func (d *DiskStorage) publish() {
+	segments := make([]segment, 0, len(d.files))
+	files := 0
+	for _, s := range d.files {
+		if s.file == d.tail {
+			continue
+		}
+		if s.file.End() > entryfile.DataStart {
+			files++
+		}
+		if s.last >= s.first {
+			segments = append(segments, s)
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.view.segments, d.view.files = segments, files
+	d.publishTail()
+}
+
+// publishTail is publish for when only the tail has changed; mu is held.
+func (d *DiskStorage) publishTail() {
+	v := &d.view
+	v.meta = d.meta.Meta()
+	v.last = v.meta.Compacted.Index
+	if n := len(v.segments); n > 0 {
+		v.last = max(v.last, v.segments[n-1].last)
+	}
+	v.tail, v.tailIndex = d.tail, entryfile.Index{}
+	if d.tail != nil {
+		v.tailIndex = d.tail.Index()
+		v.last = max(v.last, v.tailIndex.Last())
+	}
+}
+
+// last returns the index of the last entry, for the writer.
+func (d *DiskStorage) last() uint64 {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.view.last
+}
