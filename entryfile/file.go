@@ -50,6 +50,8 @@ type File struct {
 	slotsEnd int64 // the slots have pages up to here; beyond, they are zero
 	stale    bool  // slots or seal must be written anew
 
+	punched atomic.Int64 // records that start below it may be gone, but for those of Seal.Others
+
 	buf     [page.Size]byte // for records, slots and headers on their way
 	refs    atomic.Int64
 	healing sync.Mutex
@@ -191,6 +193,7 @@ func (f *File) checkHeader(number, logID uint64, size int64) error {
 	}
 	if h.Sealed {
 		f.end, f.durable = h.Seal.End, h.Seal.End
+		f.punched.Store(h.Seal.Punched)
 	}
 	return nil
 }

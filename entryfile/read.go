@@ -128,7 +128,7 @@ func (f *File) recordFor(mem []byte, x *Index, i, clearedBelow uint64) (record, 
 	if err != nil {
 		return record{}, 0, err
 	}
-	if i < clearedBelow && loc.Type == uint32(raftpb.EntryNormal) {
+	if loc.Type == uint32(raftpb.EntryNormal) && (i < clearedBelow || loc.Record < f.punched.Load()) {
 		return record{term: loc.Term, index: i}, -1, nil
 	}
 	if loc.Record < DataStart || loc.Record+RecordHeaderBytes > int64(len(mem)) {

@@ -33,18 +33,40 @@ func (f *File) Scan() (Scan, error) {
 		if err := f.scan(mem, limit, &s); err != nil {
 			return err
 		}
-		s.Witness = f.witness(mem, s.End, limit)
-		if s.Witness != 0 {
-			// A reader beside a live owner may have met a record half stored.
-			if err := f.scan(mem, limit, &s); err != nil {
-				return err
-			}
-			s.Witness = f.witness(mem, s.End, limit)
+		if err := f.searchRest(mem, limit, &s); err != nil || s.Witness == 0 {
+			return err
 		}
-		s.Rest = restBytes(mem[s.End:limit])
-		return nil
+		// A reader beside a live owner may have met a record half stored.
+		if err := f.scan(mem, limit, &s); err != nil {
+			return err
+		}
+		return f.searchRest(mem, limit, &s)
 	})
 	return s, err
+}
+
+// searchRest looks at what lies behind s.End, for a witness and for the last
+// byte that is not zero.
+func (f *File) searchRest(mem []byte, limit int64, s *Scan) error {
+	s.Witness, s.Rest = 0, 0
+	for at := s.End; at < limit; {
+		start, end, err := f.file.Data(at)
+		if err != nil {
+			return err
+		}
+		start, end = max(start, at), min(end, limit)
+		if start >= end {
+			return nil
+		}
+		if s.Witness == 0 {
+			s.Witness = f.witness(mem, s.End, start, end, limit)
+		}
+		if n := usedBytes(mem[start:end]); n > 0 {
+			s.Rest = start + n - s.End
+		}
+		at = end
+	}
+	return nil
 }
 
 // scan goes on from s.End, record by record, until one is not whole.
@@ -79,15 +101,11 @@ func (f *File) inOrder(x *Index, r record, at int64) error {
 	return nil
 }
 
-// witness looks behind at for a whole record whose mark lies beyond at.
-func (f *File) witness(mem []byte, at, limit int64) int64 {
-	for pos := at + recordAlign; pos+RecordHeaderBytes <= limit; pos += recordAlign {
-		if pos%page.Size == 0 {
-			pos = skipZeros(mem, pos, limit)
-			if pos+RecordHeaderBytes > limit {
-				return 0
-			}
-		}
+// witness looks in [from, to) for the start of a whole record, behind the
+// offset at, whose mark lies beyond at.
+func (f *File) witness(mem []byte, at, from, to, limit int64) int64 {
+	from = roundUp(max(from, at+1), recordAlign)
+	for pos := from; pos < to && pos+RecordHeaderBytes <= limit; pos += recordAlign {
 		if mark := int64(page.Order.Uint32(mem[pos+24:])) * recordAlign; mark <= at || mark > pos {
 			continue
 		}
@@ -100,16 +118,8 @@ func (f *File) witness(mem []byte, at, limit int64) int64 {
 
 var zeroPage [page.Size]byte
 
-// skipZeros returns the first page at or behind pos that is not all zero.
-func skipZeros(mem []byte, pos, limit int64) int64 {
-	for pos+page.Size <= limit && bytes.Equal(mem[pos:pos+page.Size], zeroPage[:]) {
-		pos += page.Size
-	}
-	return pos
-}
-
-// restBytes returns the length of p without the zeros at its end.
-func restBytes(p []byte) int64 {
+// usedBytes returns the length of p without the zeros at its end.
+func usedBytes(p []byte) int64 {
 	for len(p) >= page.Size && bytes.Equal(p[len(p)-page.Size:], zeroPage[:]) {
 		p = p[:len(p)-page.Size]
 	}

@@ -128,6 +128,7 @@ func (f *File) Clear(below uint64) ([]Extent, error) {
 	if err := f.writeHeader(); err != nil {
 		return nil, err
 	}
+	f.punched.Store(until)
 	return f.between(from, until)
 }
 

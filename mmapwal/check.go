@@ -12,7 +12,7 @@ import (
 // check judges the arguments of a Save against the log and notes in p what is to
 // be done. It changes nothing.
 func (d *DiskStorage) check(p *plan, es []*raftpb.Entry, snap *raftpb.Snapshot) error {
-	v := d.snapshotView()
+	v := &d.view
 	compacted, last := v.meta.Compacted, v.last
 	if !isBlank(snap) {
 		at := metafile.Position{Index: snap.GetMetadata().GetIndex(), Term: snap.GetMetadata().GetTerm()}

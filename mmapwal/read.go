@@ -9,7 +9,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 )
 
-// snapshotView returns a copy of the view, for the writer.
+// snapshotView returns a copy of the view.
 func (d *DiskStorage) snapshotView() *view {
 	d.mu.RLock()
 	defer d.mu.RUnlock()

@@ -28,7 +28,7 @@ func (d *DiskStorage) CreateSnapshot(i uint64, cs *raftpb.ConfState, data []byte
 	if err := d.writable(); err != nil {
 		return err
 	}
-	v := d.snapshotView()
+	v := &d.view
 	if i <= v.meta.Snapshot.Index {
 		return raft.ErrSnapOutOfDate
 	}
@@ -87,7 +87,7 @@ func (d *DiskStorage) Compact(i uint64) error {
 	if err := d.writable(); err != nil {
 		return err
 	}
-	v := d.snapshotView()
+	v := &d.view
 	switch {
 	case i <= v.meta.Compacted.Index:
 		return raft.ErrCompacted
@@ -250,7 +250,7 @@ func (d *DiskStorage) TruncateEntriesUntil(lastIdx uint64) error {
 	if err := d.writable(); err != nil {
 		return err
 	}
-	v := d.snapshotView()
+	v := &d.view
 	below := min(lastIdx, v.last+1)
 	if below <= max(v.meta.ClearedBelow, v.first()) {
 		return nil

@@ -53,6 +53,8 @@ type DiskStorage struct {
 	plan    plan            // of the Save under way; kept to save allocations
 
 	// mu guards view. It is held only to copy memory, never across a system call.
+	// Only the writer changes what is in it, but for err, so the writer may read
+	// the rest without mu.
 	mu   sync.RWMutex
 	view view
 
@@ -158,11 +160,4 @@ func (d *DiskStorage) publishTail() {
 		v.tailIndex = d.tail.Index()
 		v.last = max(v.last, v.tailIndex.Last())
 	}
-}
-
-// last returns the index of the last entry, for the writer.
-func (d *DiskStorage) last() uint64 {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.view.last
 }

@@ -155,6 +155,18 @@ func (f *osFile) Punch(off, n int64) error {
 	return nil
 }
 
+func (f *osFile) Data(off int64) (start, end int64, err error) {
+	size, err := f.Size()
+	if err != nil || off >= size {
+		return off, off, err
+	}
+	start, end, err = dataRun(f.fd(), off, size)
+	if err != nil {
+		return 0, 0, f.errorf("seek", err)
+	}
+	return start, end, nil
+}
+
 func (f *osFile) Sync() error {
 	if err := syncFile(f.File); err != nil {
 		return f.errorf(OpSync, err)

@@ -16,6 +16,20 @@ func punch(fd int, off, n int64) error {
 	return unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
 }
 
+func dataRun(fd int, off, size int64) (start, end int64, err error) {
+	start, err = unix.Seek(fd, off, unix.SEEK_DATA)
+	switch {
+	case errors.Is(err, unix.ENXIO):
+		return off, off, nil
+	case errors.Is(err, unix.EINVAL):
+		return off, size, nil // the file system does not know about holes
+	case err != nil:
+		return 0, 0, err
+	}
+	end, err = unix.Seek(fd, start, unix.SEEK_HOLE)
+	return start, end, err
+}
+
 // populateWrite answers EFAULT where a store would raise SIGBUS: the disk is
 // full. Kernels before 5.14 do not know it.
 func populateWrite(pages []byte) error {

@@ -81,6 +81,10 @@ type File interface {
 	// Punch gives back the blocks that lie wholly inside [off, off+n); they read
 	// as zeros from then on. ErrUnsupported where the file system cannot.
 	Punch(off, n int64) error
+	// Data returns the first run of bytes at or behind off that may differ from
+	// zero, and off == start == end if there is none. What lies in no run reads as
+	// zeros. It spares reading holes.
+	Data(off int64) (start, end int64, err error)
 	// Sync makes content and length durable, down to the drive.
 	Sync() error
 	// Map maps the first size bytes, shared. Read-only if the file is.
