@@ -97,7 +97,8 @@ func Prepare(fsys vfs.FS, dir string, spec Spec, dataBytes int64, count int) (_ 
 	if err := f.mem.Populate(headerPage0, DataStart-headerPage0); err != nil {
 		return nil, err
 	}
-	if err := f.Reserve(dataBytes, count); err != nil {
+	// At least the first step is taken here, so that the first Append need not.
+	if err := f.Reserve(max(dataBytes, 1), max(count, 1)); err != nil {
 		return nil, err
 	}
 	if err := f.storeHeader(); err != nil {

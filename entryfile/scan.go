@@ -210,7 +210,7 @@ func (f *File) sealedIndex() (Index, error) {
 // punched out.
 func (f *File) scanSealed() (Scan, error) {
 	seal := &f.header.Seal
-	s := Scan{End: max(seal.Punched, DataStart)}
+	s := Scan{End: max(f.punched.Load(), DataStart)}
 	err := f.guard(func(mem []byte) error {
 		if s.End > DataStart {
 			next := seal.Last + 1
