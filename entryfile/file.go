@@ -153,7 +153,10 @@ func Open(fsys vfs.FS, dir string, number, logID uint64, readOnly bool) (_ *File
 	if err := f.loadHeader(); err != nil {
 		return nil, err
 	}
-	return f, f.checkHeader(number, logID, size)
+	if err := f.checkHeader(number, logID, size); err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 func (f *File) loadHeader() error {

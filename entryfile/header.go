@@ -160,7 +160,7 @@ func (s *Seal) decode(p []byte, size int64) error {
 		HasDigest: page.Order.Uint32(p[60:])&flagHasDigest != 0,
 	}
 	empty := s.Count == 0 && s.First == 0 && s.Last == 0
-	if s.Count > MaxSlots || s.End < DataStart || s.End > size || s.Punched > s.End ||
+	if s.Count > MaxSlots || s.End < DataStart || s.End > size || s.Punched < DataStart || s.Punched > s.End ||
 		!empty && (s.First == 0 || s.Last-s.First+1 != s.Count) {
 		return fmt.Errorf("the seal contradicts itself: %d entries, %d to %d, data end %d of %d", s.Count, s.First, s.Last, s.End, size)
 	}
@@ -179,6 +179,19 @@ func (s *Seal) decode(p []byte, size int64) error {
 			Record: int64(page.Order.Uint32(p[at+8:])) * recordAlign,
 			Type:   page.Order.Uint32(p[at+12:]),
 		})
+	}
+	return s.checkDigest()
+}
+
+// checkDigest: what was punched out, or will be, can be told by the digest only.
+func (s *Seal) checkDigest() error {
+	if s.Count > 0 && (s.HasDigest || s.Punched > DataStart) && (len(s.Terms) == 0 || s.Terms[0].First != s.First) {
+		return fmt.Errorf("the digest does not tell the term of entry %d", s.First)
+	}
+	for _, o := range s.Others {
+		if o.Record < DataStart || o.Record+RecordHeaderBytes > s.End {
+			return fmt.Errorf("the digest has entry %d at %d, outside of the data", o.Index, o.Record)
+		}
 	}
 	return nil
 }

@@ -52,7 +52,7 @@ func (f *File) sealedSlot(mem []byte, i uint64) (s slot, ok bool) {
 	}
 	at := (i - seal.First) * SlotBytes
 	s, ok = decodeSlot(mem[at:at+SlotBytes], f.header.Salt)
-	return s, ok && s.index == i && s.data >= DataStart && s.data < seal.End
+	return s, ok && s.index == i && s.data >= DataStart+dataOffset && s.data < seal.End
 }
 
 // heal rebuilds the index of a sealed file from its records, once.

@@ -171,7 +171,7 @@ func (f *File) tailIndex(end int64) (x Index, ok bool, err error) {
 				break
 			}
 			record := s.data - dataOffset
-			if n > 0 && s.index != x.Last()+1 || record < next || record+RecordHeaderBytes > end {
+			if n > 0 && s.index != x.Last()+1 || record < next || record+RecordHeaderBytes > min(end, int64(len(mem))) {
 				return nil
 			}
 			x.add(s.index, s.term, s.typ, record)
@@ -212,12 +212,15 @@ func (f *File) scanSealed() (Scan, error) {
 	seal := &f.header.Seal
 	s := Scan{End: max(f.punched.Load(), DataStart)}
 	err := f.guard(func(mem []byte) error {
-		if s.End > DataStart {
+		if s.End > DataStart && seal.Count > 0 {
 			next := seal.Last + 1
 			if s.End < seal.End {
 				r, ok := intact(mem, s.End, seal.End, f.header.Salt)
 				if !ok {
 					return f.damaged(0, s.End, "the first record behind the cleared ones is damaged")
+				}
+				if r.index < seal.First || r.index-seal.First > MaxSlots {
+					return f.damaged(r.index, s.End, "the record does not continue the cleared ones from %d on", seal.First)
 				}
 				next = r.index
 			}

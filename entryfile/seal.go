@@ -128,7 +128,9 @@ func (f *File) Clear(below uint64) ([]Extent, error) {
 	if err := f.writeHeader(); err != nil {
 		return nil, err
 	}
+	f.healing.Lock() // a healing that is under way must not meet the holes
 	f.punched.Store(until)
+	f.healing.Unlock()
 	return f.between(from, until)
 }
 

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
 	"github.com/seed-2fef92ad/raftwal/internal/page"
@@ -135,13 +136,16 @@ func Open(fsys vfs.FS, dir string, readOnly bool) (_ *File, err error) {
 	if f.mem, err = f.file.Map(fileSize); err != nil {
 		return nil, err
 	}
-	return f, f.load()
+	if err := f.load(); err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 // tooShort says whose a file is that cannot hold four pages.
 func (f *File) tooShort(size int64) error {
 	head := make([]byte, min(size, page.Size))
-	if _, err := f.file.ReadAt(head, 0); err == nil && looksLikeDgraph(head) {
+	if _, err := f.file.ReadAt(head, 0); err == nil && looksLikeDgraph(head, size) {
 		return fmt.Errorf("%s: %w", f.name, ErrDgraph)
 	}
 	if _, err := Decode(head); err == nil || errors.Is(err, errChecksum) {
@@ -153,29 +157,30 @@ func (f *File) tooShort(size int64) error {
 	return fmt.Errorf("%s: %w", f.name, ErrForeign)
 }
 
-// Refresh reads the pages again, for a reader beside a live owner.
+// Refresh reads the pages again, for a reader beside a live owner. On an error
+// the Meta stays as it was.
 func (f *File) Refresh() error { return f.load() }
 
 // load finds the newest valid page and judges the others.
 func (f *File) load() error {
 	var pages [pageCount]Meta
 	var errs [pageCount]error
-	f.newest, f.damaged = -1, nil
+	newest, damaged := -1, []int(nil)
 	for i := range pages {
 		if err := f.readPage(i); err != nil {
 			return err
 		}
 		pages[i], errs[i] = Decode(f.buf[:])
 		if errs[i] != nil {
-			f.damaged = append(f.damaged, i)
-		} else if f.newest < 0 || pages[i].sequence > pages[f.newest].sequence {
-			f.newest = i
+			damaged = append(damaged, i)
+		} else if newest < 0 || pages[i].sequence > pages[newest].sequence {
+			newest = i
 		}
 	}
 	if err := f.judge(&pages, &errs); err != nil {
 		return err
 	}
-	f.meta = pages[f.newest]
+	f.meta, f.newest, f.damaged = pages[newest], newest, damaged
 	f.volatile = 2
 	if pages[2].sequence > pages[3].sequence {
 		f.volatile = 3
@@ -202,24 +207,29 @@ func (f *File) judge(pages *[pageCount]Meta, errs *[pageCount]error) error {
 
 // bothLost says why neither of the pages that hold the promises can be read.
 func (f *File) bothLost(errs *[pageCount]error) error {
-	if err := f.readPage(0); err != nil {
-		return err
-	}
-	if looksLikeDgraph(f.buf[:]) {
-		return fmt.Errorf("%s: %w", f.name, ErrDgraph)
-	}
 	for _, err := range errs {
 		if !errors.Is(err, errNotOurs) {
 			return corrupt.At(f.name, 0, "pages 0 (%v) and 1 (%v) are both lost, and with them term, vote and snapshot: "+
 				"restore a backup, or add the node to its group anew", errs[0], errs[1])
 		}
 	}
+	if err := f.readPage(0); err != nil {
+		return err
+	}
+	size, err := f.file.Size()
+	if err != nil {
+		return err
+	}
+	if looksLikeDgraph(f.buf[:], size) {
+		return fmt.Errorf("%s: %w", f.name, ErrDgraph)
+	}
 	return fmt.Errorf("%s: %w", f.name, ErrForeign)
 }
 
 // looksLikeDgraph: Dgraph leaves our part of the page zero, and stores a Raft
-// ID, a hard state or a snapshot around it, or nothing yet.
-func looksLikeDgraph(p []byte) bool {
+// ID, a hard state or a snapshot around it, or nothing yet. p is the first page
+// of a file of size bytes, which a snapshot may fill.
+func looksLikeDgraph(p []byte, size int64) bool {
 	if len(p) < atSnapshotData {
 		return false
 	}
@@ -229,7 +239,7 @@ func looksLikeDgraph(p []byte) bool {
 		}
 	}
 	hardState, snapshot := page.Order.Uint32(p[atHardState:]), page.Order.Uint32(p[atSnapshot+16:])
-	return hardState <= maxHardState && uint64(snapshot) <= uint64(len(p)-atSnapshotData)
+	return hardState <= maxHardState && int64(snapshot) <= size-atSnapshotData
 }
 
 // dropBlankDamage forgets pages 2 and 3 that were never written.
@@ -268,7 +278,12 @@ func (f *File) Restore() error { return f.write(f.newest, true) }
 
 // Commit makes m durable: page 1, then page 0, each synced. After an error the
 // disk holds the old state or m, and which one is for the next Open to find.
-func (f *File) Commit(m Meta) error { return f.commit(m, 1, 0) }
+func (f *File) Commit(m Meta) error {
+	if slices.Contains(f.damaged, 0) {
+		return f.commit(m, 0, 1) // page 1 may be the only one that is whole
+	}
+	return f.commit(m, 1, 0)
+}
 
 // CommitClean is Commit for the last store of a run, page 0 first: so only
 // damage or Dgraph, but no crash, leaves a clean page 1 beside a page 0 that

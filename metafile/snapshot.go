@@ -39,8 +39,8 @@ func SnapshotName(p Position) string {
 // WriteSnapshot stores data as the snapshot at p of log logID under a temporary
 // name, durably, and returns that name. Renaming it to SnapshotName and syncing
 // the directory publishes it. On an error nothing is left behind.
-func WriteSnapshot(fsys vfs.FS, dir string, logID uint64, p Position, data []byte) (tmp string, err error) {
-	tmp = filepath.Join(dir, SnapshotName(p)+".tmp")
+func WriteSnapshot(fsys vfs.FS, dir string, logID uint64, p Position, data []byte) (_ string, err error) {
+	tmp := filepath.Join(dir, SnapshotName(p)+".tmp")
 	f, err := fsys.Create(tmp)
 	if err != nil {
 		return "", err
@@ -81,40 +81,63 @@ func snapshotHeader(logID uint64, p Position, data []byte) []byte {
 	return header
 }
 
-// ReadSnapshot returns the data of the snapshot file at p, checked. A file that
-// is missing, damaged or another's is a *corrupt.Error.
-func ReadSnapshot(fsys vfs.FS, dir string, logID uint64, p Position) ([]byte, error) {
+// SnapshotFile is an open snapshot file. It can be read even when its name is
+// removed.
+type SnapshotFile struct {
+	file   vfs.File
+	name   string
+	header []byte
+}
+
+// OpenSnapshot opens the snapshot file at p and checks all of it but the
+// checksum, in a time that does not grow with its size. A file that is missing,
+// damaged or another's is a *corrupt.Error.
+func OpenSnapshot(fsys vfs.FS, dir string, logID uint64, p Position) (*SnapshotFile, error) {
 	name := filepath.Join(dir, SnapshotName(p))
 	f, err := fsys.Open(name, true)
 	if err != nil {
 		return nil, fmt.Errorf("%w (%w)", corrupt.At(name, 0, "the snapshot file cannot be opened"), err)
 	}
-	defer f.Close()
 	header, err := checkSnapshot(f, name, logID, p)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, f.Close())
 	}
-	data := make([]byte, page.Order.Uint64(header[40:]))
-	if _, err := io.ReadFull(io.NewSectionReader(f, snapHeaderBytes, int64(len(data))), data); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+	return &SnapshotFile{file: f, name: name, header: header}, nil
+}
+
+// Data reads the data and checks it: *corrupt.Error.
+func (s *SnapshotFile) Data() ([]byte, error) {
+	data := make([]byte, page.Order.Uint64(s.header[40:]))
+	if _, err := io.ReadFull(io.NewSectionReader(s.file, snapHeaderBytes, int64(len(data))), data); err != nil {
+		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}
-	if page.Sum(page.Sum(0, header[snapAtChecksum+4:]), data) != page.Order.Uint32(header[snapAtChecksum:]) {
-		return nil, corrupt.At(name, 0, "%v", errChecksum)
+	if page.Sum(page.Sum(0, s.header[snapAtChecksum+4:]), data) != page.Order.Uint32(s.header[snapAtChecksum:]) {
+		return nil, corrupt.At(s.name, 0, "%v", errChecksum)
 	}
 	return data, nil
 }
 
-// CheckSnapshot checks all of the snapshot file at p but its checksum, in a time
-// that does not grow with its size. Errors as ReadSnapshot.
-func CheckSnapshot(fsys vfs.FS, dir string, logID uint64, p Position) error {
-	name := filepath.Join(dir, SnapshotName(p))
-	f, err := fsys.Open(name, true)
+// Close closes the file.
+func (s *SnapshotFile) Close() error { return s.file.Close() }
+
+// ReadSnapshot returns the data of the snapshot file at p. Errors as those of
+// OpenSnapshot and Data.
+func ReadSnapshot(fsys vfs.FS, dir string, logID uint64, p Position) ([]byte, error) {
+	s, err := OpenSnapshot(fsys, dir, logID, p)
 	if err != nil {
-		return fmt.Errorf("%w (%w)", corrupt.At(name, 0, "the snapshot file cannot be opened"), err)
+		return nil, err
 	}
-	defer f.Close()
-	_, err = checkSnapshot(f, name, logID, p)
-	return err
+	data, err := s.Data()
+	return data, errors.Join(err, s.Close())
+}
+
+// CheckSnapshot does what OpenSnapshot does, and closes the file.
+func CheckSnapshot(fsys vfs.FS, dir string, logID uint64, p Position) error {
+	s, err := OpenSnapshot(fsys, dir, logID, p)
+	if err != nil {
+		return err
+	}
+	return s.Close()
 }
 
 // checkSnapshot returns the header of a snapshot file if it fits the file.

@@ -90,6 +90,9 @@ func (d *DiskStorage) release() error {
 	for _, s := range d.files {
 		errs = append(errs, s.file.Release())
 	}
+	if d.snapshot != nil {
+		errs = append(errs, d.snapshot.Close())
+	}
 	if d.meta != nil {
 		errs = append(errs, d.meta.Close())
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"syscall"
 
+	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"github.com/seed-2fef92ad/raftwal/metafile"
@@ -63,8 +64,16 @@ func invalidf(format string, args ...any) error {
 
 // reserving translates an error of making room, before anything was stored.
 func reserving(err error) error {
-	full := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, vfs.ErrFault)
-	if full && !errors.Is(err, ErrNoSpace) {
+	if errors.Is(err, ErrFault) && !errors.Is(err, ErrNoSpace) {
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	return noSpace(err)
+}
+
+// noSpace translates what the system says of a full disk, unless a sync says it.
+func noSpace(err error) error {
+	full := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	if full && !errors.Is(err, ErrNoSpace) && !vfs.SyncFailed(err) {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	return err
@@ -76,6 +85,7 @@ func opening(err error) error {
 		{vfs.ErrLocked, ErrLocked},
 		{vfs.ErrNoLocks, ErrUnsupported},
 		{metafile.ErrVersion, ErrVersion},
+		{entryfile.ErrVersion, ErrVersion},
 		{metafile.ErrDgraph, ErrForeign},
 		{metafile.ErrForeign, ErrForeign},
 	} {
@@ -83,5 +93,5 @@ func opening(err error) error {
 			return fmt.Errorf("%w: %w", to.to, err)
 		}
 	}
-	return err
+	return noSpace(err)
 }

@@ -1,9 +1,7 @@
 package mmapwal
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"slices"
 
@@ -15,6 +13,21 @@ import (
 type loaded struct {
 	file *entryfile.File
 	scan *entryfile.Scan // of a file that was not sealed, and had to be read
+}
+
+// first and last return the range of live indexes, 0 and 0 if there is none.
+func (l loaded) first() uint64 {
+	if l.scan != nil {
+		return l.scan.Index.First()
+	}
+	return l.file.First()
+}
+
+func (l loaded) last() uint64 {
+	if l.scan != nil {
+		return l.scan.Index.Last()
+	}
+	return l.file.Last()
 }
 
 // loadFiles opens the live entry files, judges them, and recovers what an
@@ -146,7 +159,7 @@ func (d *DiskStorage) judge(files []loaded) error {
 				return err
 			}
 		}
-		first, last := l.file.First(), l.file.Last()
+		first, last := l.first(), l.last()
 		if first == 0 {
 			continue
 		}
@@ -166,9 +179,9 @@ func (d *DiskStorage) gap(f *entryfile.File, reach, first uint64) error {
 // judgeEnd says whether what lies at the end of l's records was once promised.
 func (d *DiskStorage) judgeEnd(l loaded, later []loaded) error {
 	damaged := func(reason string, args ...any) error {
-		next := l.file.Last() + 1
-		if l.file.Last() == 0 {
-			next = 0
+		next := l.last()
+		if next != 0 {
+			next++
 		}
 		return &CorruptError{File: l.file.Path(), Offset: l.scan.End, First: next, Last: next, Reason: fmt.Sprintf(reason, args...)}
 	}
@@ -191,7 +204,8 @@ func (d *DiskStorage) judgeEnd(l loaded, later []loaded) error {
 }
 
 // recover makes what was found durable and takes it as the log: files that were
-// not sealed are sealed where their records end, and removed if they have none.
+// not sealed are sealed where their records end. Those without records are noted
+// in d.empty.
 func (d *DiskStorage) recover(files []loaded) error {
 	m := d.meta.Meta()
 	kept := files[:0:0]
@@ -204,10 +218,8 @@ func (d *DiskStorage) recover(files []loaded) error {
 				}
 			}
 		case l.scan.End == entryfile.DataStart:
-			if err := d.fsys.Remove(l.file.Path()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
 			d.noteTorn(l)
+			d.empty = append(d.empty, entryfile.Name(l.file.Number()))
 			continue
 		default:
 			d.noteTorn(l)
@@ -216,11 +228,6 @@ func (d *DiskStorage) recover(files []loaded) error {
 			}
 		}
 		kept = append(kept, l)
-	}
-	if len(kept) < len(files) {
-		if err := d.fsys.SyncDir(d.dir); err != nil {
-			return err
-		}
 	}
 	d.adoptLoaded(kept)
 	return nil
@@ -232,7 +239,7 @@ func (d *DiskStorage) noteTorn(l loaded) {
 	}
 	d.recovery.TornBytes += l.scan.Rest
 	d.log.Info("raftwal: torn tail dropped; it was never promised", "file", l.file.Path(),
-		"offset", l.scan.End, "bytes", l.scan.Rest, "last", l.file.Last())
+		"offset", l.scan.End, "bytes", l.scan.Rest, "last", l.last())
 }
 
 // seal ends a file where its records end.
@@ -257,7 +264,7 @@ func (d *DiskStorage) adoptLoaded(files []loaded) {
 		if first != 0 {
 			d.supersede(first)
 		}
-		s := segment{file: l.file, first: max(first, 1), last: l.file.Last()}
+		s := newSegment(l.file)
 		if !l.file.Sealed() {
 			x := l.file.Index()
 			s.index = &x

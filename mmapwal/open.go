@@ -105,10 +105,15 @@ func (d *DiskStorage) checkMeta() error {
 	if m.Encrypted {
 		return fmt.Errorf("%w: the log is encrypted", ErrUnsupported)
 	}
-	if m.SnapshotInFile {
+	if !m.SnapshotInFile {
+		return nil
+	}
+	if !d.opts.ReadOnly {
 		return metafile.CheckSnapshot(d.fsys, d.dir, m.LogID, m.Snapshot)
 	}
-	return nil
+	var err error // kept open, since the owner may remove it at any time
+	d.snapshot, err = metafile.OpenSnapshot(d.fsys, d.dir, m.LogID, m.Snapshot)
+	return err
 }
 
 func (d *DiskStorage) openForWriting(inv *inventory) error {
@@ -134,6 +139,9 @@ func (d *DiskStorage) openForWriting(inv *inventory) error {
 		return err
 	}
 	if err := d.beginRun(); err != nil {
+		return err
+	}
+	if err := d.removeEmpty(); err != nil {
 		return err
 	}
 	d.remover.Remove(inv.deadFiles(d.meta.Meta())...)
@@ -167,6 +175,21 @@ func (d *DiskStorage) beginRun() error {
 	}
 	d.publish()
 	return nil
+}
+
+// removeEmpty removes the files that hold nothing, now that wal.meta does not
+// name one of them as the durable end. They are gone, durably, before a new
+// file follows the one in front of them.
+func (d *DiskStorage) removeEmpty() error {
+	if len(d.empty) == 0 {
+		return nil
+	}
+	for _, name := range d.empty {
+		if err := d.fsys.Remove(filepath.Join(d.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return d.fsys.SyncDir(d.dir)
 }
 
 // clampCommit puts the commit index where raft accepts it. It was stored without
@@ -257,7 +280,7 @@ func (d *DiskStorage) openReadOnly() error {
 			return err // nobody changes it
 		}
 		_ = d.release()
-		d.meta, d.files, d.tail = nil, nil, nil
+		d.meta, d.files, d.tail, d.snapshot = nil, nil, nil, nil
 		time.Sleep(time.Duration(try) * time.Millisecond)
 	}
 }

@@ -36,8 +36,8 @@ func (d *DiskStorage) keepValidPrefix(numbers []uint64) error {
 				return err
 			}
 		}
-		if l.file.First() != 0 {
-			reach = max(l.file.Last(), d.meta.Meta().Compacted.Index)
+		if l.first() != 0 {
+			reach = max(l.last(), d.meta.Meta().Compacted.Index)
 		}
 		files = append(files, l)
 	}

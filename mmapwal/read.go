@@ -83,18 +83,20 @@ func (d *DiskStorage) LastIndex() (uint64, error) {
 //
 // Errors: raft.ErrCompacted, raft.ErrUnavailable; *CorruptError, ErrFault,
 // ErrClosed.
-func (d *DiskStorage) Term(i uint64) (uint64, error) {
-	for {
-		v, err := d.beginRead()
-		if err != nil {
-			return 0, err
-		}
-		term, err := d.term(&v, i)
-		d.reads.Done()
-		if err != errGone {
-			return term, err
-		}
+func (d *DiskStorage) Term(i uint64) (term uint64, err error) {
+	for again := true; again; again = err == errGone {
+		term, err = d.readTerm(i)
 	}
+	return term, err
+}
+
+func (d *DiskStorage) readTerm(i uint64) (uint64, error) {
+	v, err := d.beginRead()
+	if err != nil {
+		return 0, err
+	}
+	defer d.reads.Done()
+	return d.term(&v, i)
 }
 
 func (d *DiskStorage) term(v *view, i uint64) (uint64, error) {
@@ -137,18 +139,21 @@ func (v *view) segmentOf(i uint64) segment {
 // Errors: raft.ErrCompacted if lo is below FirstIndex; raft.ErrUnavailable if
 // the log is empty or hi is beyond LastIndex+1; ErrInvalid if lo is above hi;
 // *CorruptError, ErrFault, ErrClosed.
-func (d *DiskStorage) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
-	for {
-		v, err := d.beginRead()
-		if err != nil {
-			return nil, err
-		}
-		es, err := d.entries(&v, lo, hi, maxSize)
-		d.reads.Done()
-		if err == nil || err != errGone && !d.clearedSince(&v, err) {
-			return es, err
-		}
+func (d *DiskStorage) Entries(lo, hi, maxSize uint64) (es []*raftpb.Entry, err error) {
+	for again := true; again; {
+		es, again, err = d.readEntries(lo, hi, maxSize)
 	}
+	return es, err
+}
+
+func (d *DiskStorage) readEntries(lo, hi, maxSize uint64) (es []*raftpb.Entry, again bool, err error) {
+	v, err := d.beginRead()
+	if err != nil {
+		return nil, false, err
+	}
+	defer d.reads.Done()
+	es, err = d.entries(&v, lo, hi, maxSize)
+	return es, err == errGone || d.clearedSince(&v, err), err
 }
 
 func (d *DiskStorage) entries(v *view, lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {

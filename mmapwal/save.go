@@ -120,7 +120,7 @@ func (d *DiskStorage) rotate(p *plan) error {
 		if err := d.tail.Seal(); err != nil {
 			return err
 		}
-		d.files[len(d.files)-1] = segment{file: d.tail, first: d.tail.First(), last: d.tail.Last()}
+		d.files[len(d.files)-1] = newSegment(d.tail)
 	}
 	if err := d.adopt(p); err != nil {
 		return err

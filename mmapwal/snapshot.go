@@ -209,29 +209,40 @@ func (d *DiskStorage) releaseDead(f *entryfile.File) {
 // Snapshot implements raft.Storage. It returns a copy of the newest snapshot; a
 // blank one if there is none. It reads the data from its file if it is large,
 // and checks it: *CorruptError. ErrClosed.
-func (d *DiskStorage) Snapshot() (*raftpb.Snapshot, error) {
-	for {
-		v, err := d.beginRead()
-		if err != nil {
-			return nil, err
-		}
-		snap, err := d.readSnapshot(&v.meta)
-		replaced := errors.Is(err, fs.ErrNotExist) && d.snapshotView().meta.Snapshot != v.meta.Snapshot
-		d.reads.Done()
-		if !replaced { // a newer one may have replaced it, file and all
-			return snap, err
-		}
+func (d *DiskStorage) Snapshot() (snap *raftpb.Snapshot, err error) {
+	for again := true; again; {
+		snap, again, err = d.readSnapshot()
 	}
+	return snap, err
 }
 
-func (d *DiskStorage) readSnapshot(m *metafile.Meta) (*raftpb.Snapshot, error) {
+func (d *DiskStorage) readSnapshot() (snap *raftpb.Snapshot, again bool, err error) {
+	v, err := d.beginRead()
+	if err != nil {
+		return nil, false, err
+	}
+	defer d.reads.Done()
+	snap, err = d.loadSnapshot(&v.meta)
+	// A newer one may have replaced it, file and all.
+	again = errors.Is(err, fs.ErrNotExist) && d.snapshotView().meta.Snapshot != v.meta.Snapshot
+	return snap, again, err
+}
+
+func (d *DiskStorage) loadSnapshot(m *metafile.Meta) (*raftpb.Snapshot, error) {
 	snap, err := m.SnapshotProto()
 	if err != nil || !m.SnapshotInFile {
 		return snap, err
 	}
-	snap.Data, err = metafile.ReadSnapshot(d.fsys, d.dir, m.LogID, m.Snapshot)
+	if d.snapshot != nil {
+		snap.Data, err = d.snapshot.Data()
+	} else {
+		snap.Data, err = metafile.ReadSnapshot(d.fsys, d.dir, m.LogID, m.Snapshot)
+	}
 	if err != nil {
 		return nil, err
+	}
+	if len(snap.Data) == 0 {
+		snap.Data = nil // a conf state alone can be too large to stand inline
 	}
 	return snap, nil
 }

@@ -50,6 +50,7 @@ type DiskStorage struct {
 	files   []segment       // the live files in order, those without live entries too
 	tail    *entryfile.File // the last of files if it takes entries, else nil
 	next    uint64          // number of the next file
+	empty   []string        // files that an unclean stop left without a record
 	plan    plan            // of the Save under way; kept to save allocations
 
 	// mu guards view. It is held only to copy memory, never across a system call.
@@ -58,8 +59,9 @@ type DiskStorage struct {
 	mu   sync.RWMutex
 	view view
 
-	reads      sync.WaitGroup // reads under way
-	refreshing sync.Mutex     // guards meta against concurrent reads of a ReadOnly log
+	reads      sync.WaitGroup         // reads under way
+	refreshing sync.Mutex             // guards meta against concurrent reads of a ReadOnly log
+	snapshot   *metafile.SnapshotFile // of a ReadOnly log; nil if the snapshot is inline
 	remover    *cleanup.Remover
 	recovery   Recovery
 }
@@ -72,6 +74,11 @@ type segment struct {
 	file        *entryfile.File
 	first, last uint64           // live indexes; last < first if there are none
 	index       *entryfile.Index // of a file that is not sealed; else its slots serve
+}
+
+// newSegment returns the segment of a file whose entries all count.
+func newSegment(f *entryfile.File) segment {
+	return segment{file: f, first: max(f.First(), 1), last: f.Last()}
 }
 
 // view is what reads see. Its slices are never changed, only replaced or grown.

@@ -63,7 +63,8 @@ type Info struct {
 	IsDir bool
 }
 
-// File is an open file. One goroutine at a time may use it.
+// File is an open file. ReadAt may be called concurrently, the other methods by
+// one goroutine at a time.
 type File interface {
 	io.ReaderAt
 	io.WriterAt

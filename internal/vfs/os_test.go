@@ -1,0 +1,262 @@
+package vfs_test
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/seed-2fef92ad/raftwal/internal/page"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantErr(t *testing.T, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Fatalf("error %v, want %v", err, want)
+	}
+}
+
+// newFile returns an empty file of size bytes.
+func newFile(t *testing.T, size int64) (f vfs.File, name string) {
+	t.Helper()
+	name = filepath.Join(t.TempDir(), "f")
+	f, err := vfs.OS().Create(name)
+	must(t, err)
+	t.Cleanup(func() { _ = f.Close() })
+	must(t, f.Truncate(size))
+	return f, name
+}
+
+func mapped(t *testing.T, f vfs.File, size int64) vfs.Mapping {
+	t.Helper()
+	m, err := f.Map(size)
+	must(t, err)
+	t.Cleanup(func() { _ = m.Close() })
+	return m
+}
+
+func TestMkdirAll(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
+	must(t, os.Symlink("file", filepath.Join(dir, "link")))
+	tests := []struct {
+		path string
+		want error
+	}{
+		{"", nil},
+		{"one", nil},
+		{"one", nil},
+		{"one/two/three/../three/", nil},
+		{"one/two/three/four/five", nil},
+		{"file", syscall.ENOTDIR},
+		{"link", syscall.ENOTDIR},
+		{"file/below", syscall.ENOTDIR},
+		{"file/far/below", syscall.ENOTDIR},
+	}
+	for _, test := range tests {
+		path := filepath.Join(dir, test.path)
+		err := vfs.OS().MkdirAll(path)
+		if !errors.Is(err, test.want) {
+			t.Errorf("MkdirAll(%q): error %v, want %v", test.path, err, test.want)
+		}
+		if info, statErr := os.Stat(path); err == nil && (statErr != nil || !info.IsDir()) {
+			t.Errorf("MkdirAll(%q) made no directory: %v", test.path, statErr)
+		}
+	}
+	if info, err := os.Stat(filepath.Join(dir, "one/two/three")); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("mode %v, error %v, want 0700", info.Mode(), err)
+	}
+}
+
+func TestNames(t *testing.T) {
+	fsys, dir := vfs.OS(), t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for _, name := range []string{"b", "a"} {
+		f, err := fsys.Create(at(name))
+		must(t, err)
+		must(t, f.Truncate(int64(len(name))))
+		must(t, f.Close())
+	}
+	_, err := fsys.Create(at("a"))
+	wantErr(t, err, fs.ErrExist)
+	_, err = fsys.Open(at("none"), false)
+	wantErr(t, err, fs.ErrNotExist)
+	must(t, fsys.MkdirAll(at("d")))
+
+	must(t, fsys.Rename(at("b"), at("c")))
+	must(t, fsys.Remove(at("a")))
+	wantErr(t, fsys.Remove(at("a")), fs.ErrNotExist)
+	must(t, fsys.SyncDir(dir))
+	infos, err := fsys.List(dir)
+	must(t, err)
+	want := []vfs.Info{{Name: "c", Size: 1}, {Name: "d", IsDir: true}}
+	if len(infos) != 2 || infos[0] != want[0] || infos[1].Name != "d" || !infos[1].IsDir {
+		t.Errorf("List returned %v, want %v", infos, want)
+	}
+
+	_, err = fsys.List(at("none"))
+	wantErr(t, err, fs.ErrNotExist)
+	err = fsys.SyncDir(at("none"))
+	wantErr(t, err, fs.ErrNotExist)
+	if !vfs.SyncFailed(err) {
+		t.Errorf("%v is not taken as that of a sync", err)
+	}
+}
+
+func TestLock(t *testing.T) {
+	first, name := newFile(t, 0)
+	must(t, first.Lock())
+	must(t, first.Lock()) // the owner may repeat it
+	second, err := vfs.OS().Open(name, false)
+	must(t, err)
+	defer second.Close()
+	wantErr(t, second.Lock(), vfs.ErrLocked)
+	must(t, first.Close())
+	must(t, second.Lock())
+	must(t, second.Close())
+	if err := second.Lock(); err == nil || errors.Is(err, vfs.ErrLocked) {
+		t.Errorf("lock of a closed file: %v", err)
+	}
+}
+
+func TestFileOperations(t *testing.T) {
+	const size = 8 * page.Size
+	f, _ := newFile(t, size)
+	if n, err := f.Size(); n != size || err != nil {
+		t.Fatalf("size %d, error %v, want %d", n, err, size)
+	}
+	must(t, f.Reserve(0, size))
+	data := bytes.Repeat([]byte{7}, size)
+	_, err := f.WriteAt(data, 0)
+	must(t, err)
+	must(t, f.Sync())
+	err = f.Punch(page.Size, 2*page.Size)
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Log("the file system of the temporary directory cannot punch holes")
+		return
+	}
+	must(t, err)
+	clear(data[page.Size : 3*page.Size])
+	got := make([]byte, size)
+	_, err = f.ReadAt(got, 0)
+	must(t, err)
+	if !bytes.Equal(got, data) {
+		t.Error("Punch cleared other bytes than it should")
+	}
+}
+
+// TestData: what lies in no run of data is zero, and all that was stored lies in
+// one, whether it is on the disk or not.
+func TestData(t *testing.T) {
+	const size = 1 << 20
+	f, _ := newFile(t, size)
+	must(t, f.Reserve(size/2, size/4)) // blocks that hold nothing
+	m := mapped(t, f, size)
+	places := []int64{5, 300_000, size/2 + 100_000, size - 1}
+	for _, at := range places {
+		must(t, m.Store(at, []byte{1}))
+	}
+	for range 2 {
+		for _, from := range []int64{0, 8, 300_000, 300_001, size - 1, size, size + 8} {
+			checkRuns(t, f, from, places)
+		}
+		must(t, f.Sync())
+	}
+}
+
+// checkRuns walks over the runs of data from an offset on.
+func checkRuns(t *testing.T, f vfs.File, from int64, places []int64) {
+	t.Helper()
+	found := 0
+	for at := from; ; {
+		start, end, err := f.Data(at)
+		must(t, err)
+		if start == end {
+			break
+		}
+		if start < at || end < start {
+			t.Fatalf("Data(%d) returned %d to %d", at, start, end)
+		}
+		for _, p := range places {
+			if p >= start && p < end {
+				found++
+			}
+		}
+		at = end
+	}
+	want := 0
+	for _, p := range places {
+		if p >= from {
+			want++
+		}
+	}
+	if found != want {
+		t.Errorf("from %d: %d bytes of %d lie in data", from, found, want)
+	}
+}
+
+func TestMapping(t *testing.T) {
+	const size = 4 * page.Size
+	f, name := newFile(t, size)
+	m := mapped(t, f, size)
+	must(t, m.Populate(0, size))
+	must(t, m.Populate(page.Size+1, 1))
+	must(t, m.Store(page.Size-2, []byte("abcd")))
+	must(t, m.Sync(page.Size-2, 4))
+	must(t, m.Sync(0, 0))
+	must(t, m.Sync(size-1, 1))
+	must(t, f.Close()) // the mapping stays
+	if got := string(m.Bytes()[page.Size-2 : page.Size+2]); got != "abcd" {
+		t.Errorf("mapped: %q", got)
+	}
+	content, err := os.ReadFile(name)
+	must(t, err)
+	if got := string(content[page.Size-2 : page.Size+2]); got != "abcd" {
+		t.Errorf("read: %q", got)
+	}
+	must(t, m.Close())
+	must(t, m.Close())
+	if m.Bytes() != nil {
+		t.Error("a closed mapping has bytes")
+	}
+}
+
+func TestReadOnly(t *testing.T) {
+	_, name := newFile(t, page.Size)
+	f, err := vfs.OS().Open(name, true)
+	must(t, err)
+	defer f.Close()
+	if _, err := f.WriteAt([]byte{1}, 0); err == nil {
+		t.Error("written through a file opened for reading")
+	}
+	m := mapped(t, f, page.Size)
+	wantErr(t, m.Store(0, []byte{1}), vfs.ErrFault)
+}
+
+func TestClosedFile(t *testing.T) {
+	f, _ := newFile(t, page.Size)
+	must(t, f.Close())
+	_, sizeErr := f.Size()
+	_, mapErr := f.Map(page.Size)
+	_, _, dataErr := f.Data(0)
+	syncErr := f.Sync()
+	for _, err := range []error{sizeErr, mapErr, dataErr, syncErr, f.Reserve(0, 1), f.Punch(0, 1), f.Truncate(1)} {
+		if err == nil {
+			t.Error("an operation on a closed file succeeded")
+		}
+	}
+	if !vfs.SyncFailed(syncErr) {
+		t.Errorf("%v is not taken as that of a sync", syncErr)
+	}
+}

@@ -1,0 +1,293 @@
+// Package vfstest wraps a vfs.FS so that a test sees every operation on its way
+// to the disk, counts them, and makes any of them fail.
+package vfstest
+
+import (
+	"io/fs"
+	"sync"
+	"syscall"
+
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+)
+
+// Op names an operation.
+type Op string
+
+// The operations of FS, File and Mapping.
+const (
+	OpMkdirAll Op = "mkdir"
+	OpList     Op = "list"
+	OpCreate   Op = "create"
+	OpOpen     Op = "open"
+	OpRename   Op = "rename"
+	OpRemove   Op = "remove"
+	OpSyncDir  Op = vfs.OpSyncDir
+	OpSize     Op = "size"
+	OpLock     Op = "lock"
+	OpTruncate Op = "truncate"
+	OpReserve  Op = "reserve"
+	OpPunch    Op = "punch"
+	OpData     Op = "data"
+	OpSync     Op = vfs.OpSync
+	OpMap      Op = "map"
+	OpRead     Op = "read" // of a File; reads of mapped memory are not seen
+	OpWrite    Op = "write"
+	OpStore    Op = "store"
+	OpPopulate Op = "populate"
+	OpMsync    Op = vfs.OpMsync
+	OpClose    Op = "close" // of a File or a Mapping
+)
+
+// Error returns an error of the kind with which the operating system's file
+// system answers when op on name fails.
+func Error(op Op, name string, errno syscall.Errno) error {
+	return &fs.PathError{Op: string(op), Path: name, Err: errno}
+}
+
+// Hook is called before every operation, concurrently if the operations are.
+// name is the path as the caller gave it: for a rename the old one, for what is
+// done to a File or a Mapping the name it was opened under. If the hook returns
+// an error the operation is not done and fails with that error. Only a Close is
+// done all the same, so that nothing leaks.
+type Hook func(op Op, name string) error
+
+// FS is a vfs.FS that asks a Hook before every operation.
+type FS struct {
+	base   vfs.FS
+	before Hook
+
+	mu     sync.Mutex
+	total  int
+	counts map[Op]int
+}
+
+var _ vfs.FS = (*FS)(nil)
+
+// New returns base behind the hook before, which may be nil.
+func New(base vfs.FS, before func(Op, string) error) *FS {
+	return &FS{base: base, before: before, counts: make(map[Op]int)}
+}
+
+// Total returns the number of operations so far.
+func (f *FS) Total() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.total
+}
+
+// Count returns the number of operations so far that are one of ops.
+func (f *FS) Count(ops ...Op) (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, op := range ops {
+		n += f.counts[op]
+	}
+	return n
+}
+
+// Reset sets all counters to zero.
+func (f *FS) Reset() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.total = 0
+	clear(f.counts)
+}
+
+func (f *FS) call(op Op, name string) error {
+	f.mu.Lock()
+	f.total++
+	f.counts[op]++
+	f.mu.Unlock()
+	if f.before == nil {
+		return nil
+	}
+	return f.before(op, name)
+}
+
+// MkdirAll is vfs.FS's.
+func (f *FS) MkdirAll(dir string) error {
+	if err := f.call(OpMkdirAll, dir); err != nil {
+		return err
+	}
+	return f.base.MkdirAll(dir)
+}
+
+// List is vfs.FS's.
+func (f *FS) List(dir string) ([]vfs.Info, error) {
+	if err := f.call(OpList, dir); err != nil {
+		return nil, err
+	}
+	return f.base.List(dir)
+}
+
+// Create is vfs.FS's.
+func (f *FS) Create(name string) (vfs.File, error) {
+	if err := f.call(OpCreate, name); err != nil {
+		return nil, err
+	}
+	return f.file(name)(f.base.Create(name))
+}
+
+// Open is vfs.FS's.
+func (f *FS) Open(name string, readOnly bool) (vfs.File, error) {
+	if err := f.call(OpOpen, name); err != nil {
+		return nil, err
+	}
+	return f.file(name)(f.base.Open(name, readOnly))
+}
+
+func (f *FS) file(name string) func(vfs.File, error) (vfs.File, error) {
+	return func(base vfs.File, err error) (vfs.File, error) {
+		if err != nil {
+			return nil, err
+		}
+		return &file{File: base, fsys: f, name: name}, nil
+	}
+}
+
+// Rename is vfs.FS's.
+func (f *FS) Rename(oldName, newName string) error {
+	if err := f.call(OpRename, oldName); err != nil {
+		return err
+	}
+	return f.base.Rename(oldName, newName)
+}
+
+// Remove is vfs.FS's.
+func (f *FS) Remove(name string) error {
+	if err := f.call(OpRemove, name); err != nil {
+		return err
+	}
+	return f.base.Remove(name)
+}
+
+// SyncDir is vfs.FS's.
+func (f *FS) SyncDir(dir string) error {
+	if err := f.call(OpSyncDir, dir); err != nil {
+		return err
+	}
+	return f.base.SyncDir(dir)
+}
+
+type file struct {
+	vfs.File
+	fsys *FS
+	name string
+}
+
+func (f *file) Size() (int64, error) {
+	if err := f.fsys.call(OpSize, f.name); err != nil {
+		return 0, err
+	}
+	return f.File.Size()
+}
+
+func (f *file) Lock() error {
+	if err := f.fsys.call(OpLock, f.name); err != nil {
+		return err
+	}
+	return f.File.Lock()
+}
+
+func (f *file) Truncate(size int64) error {
+	if err := f.fsys.call(OpTruncate, f.name); err != nil {
+		return err
+	}
+	return f.File.Truncate(size)
+}
+
+func (f *file) Reserve(off, n int64) error {
+	if err := f.fsys.call(OpReserve, f.name); err != nil {
+		return err
+	}
+	return f.File.Reserve(off, n)
+}
+
+func (f *file) Punch(off, n int64) error {
+	if err := f.fsys.call(OpPunch, f.name); err != nil {
+		return err
+	}
+	return f.File.Punch(off, n)
+}
+
+func (f *file) Data(off int64) (start, end int64, err error) {
+	if err := f.fsys.call(OpData, f.name); err != nil {
+		return 0, 0, err
+	}
+	return f.File.Data(off)
+}
+
+func (f *file) Sync() error {
+	if err := f.fsys.call(OpSync, f.name); err != nil {
+		return err
+	}
+	return f.File.Sync()
+}
+
+func (f *file) ReadAt(p []byte, off int64) (int, error) {
+	if err := f.fsys.call(OpRead, f.name); err != nil {
+		return 0, err
+	}
+	return f.File.ReadAt(p, off)
+}
+
+func (f *file) WriteAt(p []byte, off int64) (int, error) {
+	if err := f.fsys.call(OpWrite, f.name); err != nil {
+		return 0, err
+	}
+	return f.File.WriteAt(p, off)
+}
+
+func (f *file) Map(size int64) (vfs.Mapping, error) {
+	if err := f.fsys.call(OpMap, f.name); err != nil {
+		return nil, err
+	}
+	m, err := f.File.Map(size)
+	if err != nil {
+		return nil, err
+	}
+	return &mapping{Mapping: m, fsys: f.fsys, name: f.name}, nil
+}
+
+func (f *file) Close() error {
+	err := f.fsys.call(OpClose, f.name)
+	if closeErr := f.File.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
+
+type mapping struct {
+	vfs.Mapping
+	fsys *FS
+	name string
+}
+
+func (m *mapping) Store(off int64, p []byte) error {
+	if err := m.fsys.call(OpStore, m.name); err != nil {
+		return err
+	}
+	return m.Mapping.Store(off, p)
+}
+
+func (m *mapping) Populate(off, n int64) error {
+	if err := m.fsys.call(OpPopulate, m.name); err != nil {
+		return err
+	}
+	return m.Mapping.Populate(off, n)
+}
+
+func (m *mapping) Sync(off, n int64) error {
+	if err := m.fsys.call(OpMsync, m.name); err != nil {
+		return err
+	}
+	return m.Mapping.Sync(off, n)
+}
+
+func (m *mapping) Close() error {
+	err := m.fsys.call(OpClose, m.name)
+	if closeErr := m.Mapping.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}

@@ -1,0 +1,92 @@
+package mmapwal_test
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// plantedFaults are faults that TestModel has to find.
+var plantedFaults = []struct {
+	name, file, from, to string
+}{
+	{"an overwritten suffix comes back at Open", "load.go",
+		"\t\tif first != 0 {\n\t\t\td.supersede(first)\n\t\t}\n", "\t\t_ = first\n"},
+	{"an overwrite keeps an entry too many", "../entryfile/index.go",
+		"keep = int(i - x.first)", "keep = int(i-x.first) + 1"},
+	{"a compaction notes the term of another entry", "snapshot.go",
+		"if term, err = d.term(v, at); err != nil {", "if term, err = d.term(v, at+1); err != nil {"},
+	{"the commit index is left beyond the log", "open.go",
+		"\td.clampCommit(&m)\n", ""},
+	{"a clearing is not lifted for entries written anew", "save.go",
+		"if first >= m.ClearedBelow {", "if first > 0 {"},
+}
+
+// TestPlantedFaults shows that TestModel can fail: it runs it on the package with
+// one fault after another in it, and on the package as it is.
+func TestPlantedFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the package once per fault, which takes a minute")
+	}
+	if out, err := modelWith(t, ""); err != nil {
+		t.Fatalf("without a fault: %v\n%s", err, out)
+	}
+	for _, fault := range plantedFaults {
+		t.Run(fault.name, func(t *testing.T) {
+			out, err := modelWith(t, plant(t, fault.file, fault.from, fault.to))
+			if err == nil {
+				t.Fatalf("TestModel passes with the fault in it\n%s", out)
+			}
+			if !strings.Contains(out, "--- FAIL: TestModel") || !strings.Contains(out, "SEED=") {
+				t.Fatalf("not a failure of TestModel:\n%s", out)
+			}
+		})
+	}
+}
+
+// plant writes an overlay in which a file has one string replaced.
+func plant(t *testing.T, file, from, to string) (overlay string) {
+	t.Helper()
+	path, err := filepath.Abs(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(source), from); n != 1 {
+		t.Fatalf("%s has the string to replace %d times, not once; the fault has to be planted anew:\n%s", file, n, from)
+	}
+	dir := t.TempDir()
+	patched := filepath.Join(dir, "patched.go")
+	overlay = filepath.Join(dir, "overlay.json")
+	content, err := json.Marshal(map[string]any{"Replace": map[string]string{path: patched}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name string, content []byte) {
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(patched, []byte(strings.Replace(string(source), from, to, 1)))
+	write(overlay, content)
+	return overlay
+}
+
+// modelWith runs a few seeds of TestModel in a process of their own.
+func modelWith(t *testing.T, overlay string) (output string, err error) {
+	t.Helper()
+	args := []string{"test", "-run", "^TestModel$", "-count=1", "-vet=off", "-failfast", "-timeout=60s"}
+	if overlay != "" {
+		args = append(args, "-overlay="+overlay)
+	}
+	cmd := exec.CommandContext(t.Context(), "go", append(args, ".")...)
+	cmd.Env = append(os.Environ(), "SEED=", "SEEDS=4", "STEPS=150")
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
