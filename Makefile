@@ -32,7 +32,7 @@ cover:
 fuzz:
 	@for target in $$(go test ./fuzz -list '^Fuzz' | grep '^Fuzz'); do \
 		echo "fuzz $$target for $(FUZZ_TIME)"; \
-		go test ./fuzz -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZ_TIME) || exit 1; \
+		go test ./fuzz -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZ_TIME) -fuzzminimizetime 100x || exit 1; \
 	done
 
 cross:

@@ -31,9 +31,9 @@ type Spec struct {
 	DataBytes    int64  // capacity for records
 }
 
-// File is an entry file. Those methods that write (Reserve to Reseal) must not
-// run concurrently with each other; those that read (Locate, Measure, Fill) may
-// run beside them and each other, while the file is pinned.
+// File is an entry file. Those methods that write must not run concurrently with
+// each other; those that read (Locate, Measure, Fill) may run beside them and
+// each other, while the file is pinned, except beside Recover and Reseal.
 type File struct {
 	fsys   vfs.FS
 	dir    string

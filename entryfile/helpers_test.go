@@ -3,6 +3,7 @@ package entryfile
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand"
 	"os"
 	"path/filepath"
@@ -150,7 +151,7 @@ func indexOf(f *File) *Index {
 
 // get reads the live entries [lo, hi) of f.
 func get(f *File, lo, hi uint64, clearedBelow uint64) ([]*raftpb.Entry, error) {
-	b := &Batch{MaxBytes: 1 << 40, ClearedBelow: clearedBelow}
+	b := &Batch{MaxBytes: 1 << 40, ClearedBelow: clearedBelow, ClearedFile: math.MaxUint64}
 	if _, err := f.Measure(indexOf(f), lo, hi, b); err != nil {
 		return nil, err
 	}

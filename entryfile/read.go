@@ -81,8 +81,12 @@ func (f *File) damaged(i uint64, at int64, reason string, args ...any) error {
 // A Batch collects the entries of one read. Measure finds out, file by file, how
 // many fit; Allocate makes room for all of them at once; Fill copies them.
 type Batch struct {
-	MaxBytes     uint64 // proto.Size of the entries; the first one always fits
-	ClearedBelow uint64 // normal entries below it have no data
+	MaxBytes uint64 // proto.Size of the entries; the first one always fits
+	// Normal entries below the index ClearedBelow have no data, if their records
+	// stand before the offset ClearedEnd of file ClearedFile, or in an earlier file.
+	ClearedBelow uint64
+	ClearedFile  uint64
+	ClearedEnd   int64
 
 	encoded uint64
 	count   int
@@ -105,7 +109,7 @@ type item struct {
 func (f *File) Measure(x *Index, lo, hi uint64, b *Batch) (full bool, err error) {
 	err = f.guard(func(mem []byte) error {
 		for i := lo; i < hi && !full; i++ {
-			r, _, err := f.recordFor(mem, x, i, b.ClearedBelow)
+			r, _, err := f.recordFor(mem, x, i, b)
 			if err != nil {
 				return err
 			}
@@ -123,12 +127,12 @@ func (f *File) Measure(x *Index, lo, hi uint64, b *Batch) (full bool, err error)
 
 // recordFor reads the header of entry i's record and compares it with the index;
 // the payload is not checked. A cleared entry's record is not looked at.
-func (f *File) recordFor(mem []byte, x *Index, i, clearedBelow uint64) (record, int64, error) {
+func (f *File) recordFor(mem []byte, x *Index, i uint64, b *Batch) (record, int64, error) {
 	loc, err := f.locate(mem, x, i)
 	if err != nil {
 		return record{}, 0, err
 	}
-	if loc.Type == uint32(raftpb.EntryNormal) && (i < clearedBelow || loc.Record < f.punched.Load()) {
+	if loc.Type == uint32(raftpb.EntryNormal) && b.cleared(i, f.header.Number, loc.Record) {
 		return record{term: loc.Term, index: i}, -1, nil
 	}
 	if loc.Record < DataStart || loc.Record+RecordHeaderBytes > int64(len(mem)) {
@@ -139,6 +143,11 @@ func (f *File) recordFor(mem []byte, x *Index, i, clearedBelow uint64) (record, 
 		return record{}, 0, f.damaged(i, loc.Record, "the record does not match its slot: it says entry %d, term %d", r.index, r.term)
 	}
 	return r, loc.Record, nil
+}
+
+// cleared reports whether the data of a normal entry is cleared.
+func (b *Batch) cleared(i, file uint64, record int64) bool {
+	return i < b.ClearedBelow && (file < b.ClearedFile || file == b.ClearedFile && record < b.ClearedEnd)
 }
 
 // Allocate makes room for all that Measure counted: three allocations, however
@@ -170,7 +179,7 @@ func (f *File) Fill(x *Index, lo, hi uint64, b *Batch) error {
 }
 
 func (f *File) fill(mem []byte, x *Index, i uint64, b *Batch) error {
-	r, at, err := f.recordFor(mem, x, i, b.ClearedBelow)
+	r, at, err := f.recordFor(mem, x, i, b)
 	if err != nil {
 		return err
 	}

@@ -28,8 +28,10 @@ import (
 //	  80     8  first live file: files of a lower number are dead
 //	  88     8  durable end: number of the file; all before it are durable whole
 //	  96     8  durable end: offset in that file, in bytes
-//	 104     8  data of normal entries below this index is cleared
-//	 112     4  bytes in use, from the start of the page
+//	 104     8  data of normal entries below this index is cleared,
+//	 112     8    if they stand in a file before this one,
+//	 120     8    or in it before this offset
+//	 128     4  bytes in use, from the start of the page
 //	 512     4  length of the hard state; 0: none was stored
 //	 516     -  hard state (protobuf)
 //	1024     8  snapshot index
@@ -52,7 +54,9 @@ const (
 	atDurableFile  = 88
 	atDurableEnd   = 96
 	atClearedBelow = 104
-	atUsed         = 112
+	atClearedFile  = 112
+	atClearedEnd   = 120
+	atUsed         = 128
 	atHardState    = 512
 	atSnapshot     = 1024
 	atSnapshotData = atSnapshot + 20
@@ -113,7 +117,8 @@ type Meta struct {
 	Compacted    Position // entries up to it are gone
 	FirstFile    uint64   // number of the first live entry file
 	Durable      End      // all data in front of it was synced
-	ClearedBelow uint64   // normal entries below this index read without data
+	ClearedBelow uint64   // normal entries below this index read without data,
+	ClearedEnd   End      // unless their records stand at or behind this place
 
 	HardState HardState
 
@@ -172,6 +177,8 @@ func (m *Meta) Encode(p []byte) {
 	put(atDurableFile, m.Durable.File)
 	put(atDurableEnd, uint64(m.Durable.Offset))
 	put(atClearedBelow, m.ClearedBelow)
+	put(atClearedFile, m.ClearedEnd.File)
+	put(atClearedEnd, uint64(m.ClearedEnd.Offset))
 	m.HardState.encode(p[atHardState:atSnapshot])
 	put(atSnapshot, m.Snapshot.Index)
 	put(atSnapshot+8, m.Snapshot.Term)
@@ -238,6 +245,7 @@ func Decode(p []byte) (Meta, error) {
 		FirstFile:      get(atFirstFile),
 		Durable:        End{get(atDurableFile), int64(get(atDurableEnd))},
 		ClearedBelow:   get(atClearedBelow),
+		ClearedEnd:     End{get(atClearedFile), int64(get(atClearedEnd))},
 		Snapshot:       Position{get(atSnapshot), get(atSnapshot + 8)},
 		SnapshotInFile: flags&flagSnapshotInFile != 0,
 		sequence:       get(atSequence),

@@ -19,7 +19,7 @@ func TestGoldenPage(t *testing.T) {
 	wantMeta(t, m, Meta{
 		RaftID: 0x0102030405060708, GroupID: 9, Checkpoint: 55,
 		LogID: 0xcafef00ddeadbeef, Clean: true, SyncPolicy: 1,
-		Compacted: Position{40, 3}, FirstFile: 4, Durable: End{5, 1<<20 + 4096}, ClearedBelow: 30,
+		Compacted: Position{40, 3}, FirstFile: 4, Durable: End{5, 1<<20 + 4096}, ClearedBelow: 30, ClearedEnd: End{4, 1<<20 + 8},
 		HardState: HardState{Term: 5, Vote: 2, Commit: 60, Stored: true},
 		Snapshot:  Position{40, 3}, SnapshotInFile: true, snapshot: want[atSnapshotData:1058],
 	})
@@ -43,7 +43,7 @@ func randomMeta(t testing.TB, r *rand.Rand) Meta {
 	m := Meta{
 		RaftID: n(), GroupID: n(), Checkpoint: n(), LogID: n(), Clean: r.Intn(2) == 0, Encrypted: r.Intn(2) == 0,
 		SyncPolicy: r.Uint32(), Compacted: Position{n(), n()}, FirstFile: n(), Durable: End{n(), int64(n() >> 1)},
-		ClearedBelow: n(), sequence: n(),
+		ClearedBelow: n(), ClearedEnd: End{n(), int64(n() >> 1)}, sequence: n(),
 	}
 	if r.Intn(2) == 0 {
 		m.HardState = HardState{Term: n(), Vote: n(), Commit: n(), Stored: true}

@@ -52,7 +52,7 @@ func metaOf(t testing.TB, n uint64) Meta {
 	m := Meta{
 		RaftID: n, GroupID: n + 1, Checkpoint: n + 2, LogID: 77, SyncPolicy: uint32(n % 3),
 		Compacted: Position{n + 3, n + 4}, FirstFile: n + 5, Durable: End{n + 6, int64(n) * page.Size},
-		ClearedBelow: n + 7, HardState: HardState{Term: n, Vote: n + 1, Commit: n + 2, Stored: true},
+		ClearedBelow: n + 7, ClearedEnd: End{n + 8, int64(n)}, HardState: HardState{Term: n, Vote: n + 1, Commit: n + 2, Stored: true},
 	}
 	must(t, m.SetSnapshot(snapshotOf(n, 20), false))
 	return m

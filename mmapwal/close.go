@@ -35,25 +35,29 @@ func (d *DiskStorage) syncAll() error {
 func (d *DiskStorage) Close() error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
-	d.mu.Lock()
-	if d.view.closed {
-		d.mu.Unlock()
+	if d.isClosed() {
 		return nil
 	}
-	poisoned := d.view.err
+	if d.remover != nil {
+		d.remover.Remove() // what failed before is tried once more
+		d.remover.Wait()
+	}
+	d.mu.Lock()
+	err := d.view.err
 	d.view.closed, d.view.err = true, ErrClosed
 	d.mu.Unlock()
 	d.reads.Wait()
 
-	err := poisoned
-	if !d.opts.ReadOnly {
-		d.remover.Remove() // what failed before is tried once more
-		d.remover.Wait()
-		if err == nil {
-			err = d.settle()
-		}
+	if err == nil && !d.opts.ReadOnly {
+		err = d.settle()
 	}
 	return errors.Join(err, d.release())
+}
+
+func (d *DiskStorage) isClosed() bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.view.closed
 }
 
 // settle leaves on disk what a clean log has: everything synced, slots that show
@@ -86,6 +90,9 @@ func (d *DiskStorage) settle() error {
 
 // release closes all files; the lock goes with wal.meta.
 func (d *DiskStorage) release() error {
+	if d.remover != nil {
+		d.remover.Wait()
+	}
 	var errs []error
 	for _, s := range d.files {
 		errs = append(errs, s.file.Release())

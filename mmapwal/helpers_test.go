@@ -274,7 +274,7 @@ func testLogPages(t testing.TB, name string, edit func(p []byte)) {
 				continue
 			}
 			edit(p)
-			page.Seal(p[:page.Order.Uint32(p[112:])], 60)
+			page.Seal(p[:page.Order.Uint32(p[128:])], 60)
 		}
 		return content
 	})

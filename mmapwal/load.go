@@ -49,6 +49,9 @@ func (d *DiskStorage) loadFiles(inv *inventory) error {
 	}
 	d.next = max(d.next, d.meta.Meta().FirstFile, d.meta.Meta().Durable.File+1)
 	if d.opts.Recovery == KeepValidPrefix {
+		if err := d.removeLeftovers(inv); err != nil {
+			return err
+		}
 		return d.keepValidPrefix(numbers)
 	}
 	files, err := d.openFiles(numbers)
@@ -61,6 +64,9 @@ func (d *DiskStorage) loadFiles(inv *inventory) error {
 	if d.opts.ReadOnly {
 		d.adoptLoaded(files)
 		return nil
+	}
+	if err := d.removeLeftovers(inv); err != nil {
+		return err
 	}
 	return d.recover(files)
 }

@@ -132,9 +132,6 @@ func (d *DiskStorage) openForWriting(inv *inventory) error {
 			return err
 		}
 	}
-	if err := d.removeLeftovers(inv); err != nil {
-		return err
-	}
 	if err := d.loadFiles(inv); err != nil {
 		return err
 	}
@@ -269,20 +266,20 @@ func (d *DiskStorage) openReadOnly() error {
 	const tries = 10
 	for try := 1; ; try++ {
 		err := d.loadReadOnly()
-		if err == nil || try == tries || !errors.Is(err, ErrCorrupt) && !errors.Is(err, fs.ErrNotExist) {
+		torn := errors.Is(err, ErrCorrupt) || errors.Is(err, fs.ErrNotExist) && d.meta != nil
+		if !torn || try == tries || d.meta != nil && !d.changed() {
 			return err
-		}
-		if d.meta == nil {
-			return err
-		}
-		before := d.meta.Sequence()
-		if d.meta.Refresh() == nil && d.meta.Sequence() == before {
-			return err // nobody changes it
 		}
 		_ = d.release()
 		d.meta, d.files, d.tail, d.snapshot = nil, nil, nil, nil
 		time.Sleep(time.Duration(try) * time.Millisecond)
 	}
+}
+
+// changed reports whether the owner has stored to wal.meta since it was read.
+func (d *DiskStorage) changed() bool {
+	before := d.meta.Sequence()
+	return d.meta.Refresh() != nil || d.meta.Sequence() != before
 }
 
 func (d *DiskStorage) loadReadOnly() error {

@@ -21,8 +21,8 @@ var plantedFaults = []struct {
 		"if term, err = d.term(v, at); err != nil {", "if term, err = d.term(v, at+1); err != nil {"},
 	{"the commit index is left beyond the log", "open.go",
 		"\td.clampCommit(&m)\n", ""},
-	{"a clearing is not lifted for entries written anew", "save.go",
-		"if first >= m.ClearedBelow {", "if first > 0 {"},
+	{"entries written anew count as cleared", "../entryfile/read.go",
+		"return i < b.ClearedBelow && (file", "return i < b.ClearedBelow && (true || file"},
 }
 
 // TestPlantedFaults shows that TestModel can fail: it runs it on the package with

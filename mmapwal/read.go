@@ -5,6 +5,7 @@ import (
 	"sort"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
+	"github.com/seed-2fef92ad/raftwal/metafile"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 )
@@ -119,6 +120,17 @@ func (d *DiskStorage) term(v *view, i uint64) (uint64, error) {
 	return loc.Term, err
 }
 
+// locate returns where the record of entry i stands, for the writer, whose view
+// has only open files.
+func (d *DiskStorage) locate(v *view, i uint64) (metafile.End, error) {
+	s := segment{file: v.tail, index: &v.tailIndex}
+	if !v.tailIndex.Has(i) {
+		s = v.segmentOf(i)
+	}
+	loc, err := s.file.Locate(s.index, i)
+	return metafile.End{File: s.file.Number(), Offset: loc.Record}, err
+}
+
 // errGone: a file of the view was compacted away before the read pinned it. The
 // read starts again with the present view.
 var errGone = errors.New("the file is gone")
@@ -165,7 +177,10 @@ func (d *DiskStorage) entries(v *view, lo, hi, maxSize uint64) ([]*raftpb.Entry,
 	case lo > hi:
 		return nil, invalidf("entries from %d to %d: the range is upside down", lo, hi)
 	}
-	b := &entryfile.Batch{MaxBytes: maxSize, ClearedBelow: v.meta.ClearedBelow}
+	b := &entryfile.Batch{
+		MaxBytes:     maxSize,
+		ClearedBelow: v.meta.ClearedBelow, ClearedFile: v.meta.ClearedEnd.File, ClearedEnd: v.meta.ClearedEnd.Offset,
+	}
 	err := v.eachFile(lo, hi, func(f *entryfile.File, x *entryfile.Index, lo, hi uint64) (bool, error) {
 		return f.Measure(x, lo, hi, b)
 	})
@@ -215,10 +230,10 @@ func (d *DiskStorage) clearedSince(v *view, err error) bool {
 	if d.opts.ReadOnly {
 		d.refreshCleared()
 	}
-	return d.snapshotView().meta.ClearedBelow > v.meta.ClearedBelow
+	return d.snapshotView().meta.ClearedEnd != v.meta.ClearedEnd
 }
 
-// refreshCleared takes the index below which data is cleared over from the owner.
+// refreshCleared takes over from the owner which data is cleared.
 func (d *DiskStorage) refreshCleared() {
 	d.refreshing.Lock()
 	defer d.refreshing.Unlock()
@@ -227,5 +242,6 @@ func (d *DiskStorage) refreshCleared() {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.view.meta.ClearedBelow = d.meta.Meta().ClearedBelow
+	m := d.meta.Meta()
+	d.view.meta.ClearedBelow, d.view.meta.ClearedEnd = m.ClearedBelow, m.ClearedEnd
 }

@@ -61,10 +61,6 @@ func (d *DiskStorage) store(p *plan, h *raftpb.HardState) error {
 // storeEntries appends the entries, file by file, and syncs the last one; those
 // before it are synced by being sealed.
 func (d *DiskStorage) storeEntries(p *plan) error {
-	first := p.entries[0].GetIndex()
-	if err := d.uncover(first); err != nil {
-		return err
-	}
 	rest := p.entries
 	if p.inTail > 0 {
 		if err := d.appendTail(rest[:p.inTail]); err != nil {
@@ -86,17 +82,6 @@ func (d *DiskStorage) storeEntries(p *plan) error {
 		return nil
 	}
 	return d.tail.Sync()
-}
-
-// uncover lowers the index below which data counts as cleared, durably, before
-// entries there are written anew.
-func (d *DiskStorage) uncover(first uint64) error {
-	m := d.meta.Meta()
-	if first >= m.ClearedBelow {
-		return nil
-	}
-	m.ClearedBelow = first
-	return d.meta.Commit(m)
 }
 
 // appendTail stores es in the tail and shows them to reads.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"sort"
 
 	"github.com/seed-2fef92ad/raftwal/cleanup"
 	"github.com/seed-2fef92ad/raftwal/entryfile"
@@ -262,12 +263,16 @@ func (d *DiskStorage) TruncateEntriesUntil(lastIdx uint64) error {
 		return err
 	}
 	v := &d.view
+	done, err := d.clearedBelow(v)
+	if err != nil {
+		return err
+	}
 	below := min(lastIdx, v.last+1)
-	if below <= max(v.meta.ClearedBelow, v.first()) {
+	if below <= done {
 		return nil
 	}
 	m := d.meta.Meta()
-	m.ClearedBelow = below
+	m.ClearedBelow, m.ClearedEnd = below, d.end()
 	if err := d.meta.Commit(m); err != nil {
 		return d.poison(err)
 	}
@@ -281,6 +286,34 @@ func (d *DiskStorage) TruncateEntriesUntil(lastIdx uint64) error {
 		}
 	}
 	return nil
+}
+
+// clearedBelow returns the first entry whose data was not cleared yet: entries
+// that were written anew since are behind the place up to which it was.
+func (d *DiskStorage) clearedBelow(v *view) (uint64, error) {
+	first, last := v.first(), min(v.meta.ClearedBelow, v.last+1)
+	if first >= last {
+		return first, nil
+	}
+	var failed error
+	n := sort.Search(int(last-first), func(k int) bool {
+		place, err := d.locate(v, first+uint64(k))
+		if err != nil {
+			failed = err
+		}
+		end := v.meta.ClearedEnd
+		return place.File > end.File || place.File == end.File && place.Offset >= end.Offset
+	})
+	return first + uint64(n), failed
+}
+
+// end returns where the next record will stand, at the earliest.
+func (d *DiskStorage) end() metafile.End {
+	if len(d.files) == 0 {
+		return metafile.End{File: d.next}
+	}
+	f := d.files[len(d.files)-1].file
+	return metafile.End{File: f.Number(), Offset: f.End()}
 }
 
 // clearFile gives back the blocks of a sealed file that hold cleared entries, or

@@ -1,0 +1,151 @@
+package mmapwal_test
+
+import (
+	"math"
+	"path/filepath"
+	"testing"
+
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs/vfstest"
+	"github.com/seed-2fef92ad/raftwal/mmapwal"
+)
+
+// testLogCounted opens a log whose operations are counted, and warms it up.
+func testLogCounted(t testing.TB, edits ...func(*mmapwal.Options)) (*mmapwal.DiskStorage, *vfstest.FS) {
+	t.Helper()
+	fsys := vfstest.New(vfs.OS(), nil)
+	d := testLogOpen(t, t.TempDir(), append(edits, testLogOn(fsys))...)
+	testLogSave(t, d, testLogHard(1, 1, 0), testLogEntries(1, 10, 1, 100))
+	fsys.Reset()
+	return d, fsys
+}
+
+// testLogCost checks what a Save of three entries and of term and commit does.
+func testLogCost(t *testing.T, d *mmapwal.DiskStorage, fsys *vfstest.FS, term, commit uint64, msyncs int) {
+	t.Helper()
+	last, err := d.LastIndex()
+	if err != nil {
+		t.Fatal(err)
+	}
+	es := testLogEntries(last+1, last+3, term, 100)
+	fsys.Reset()
+	testLogSave(t, d, testLogHard(term, 1, commit), es)
+	stores := fsys.Count(vfstest.OpStore)
+	if got := fsys.Count(vfstest.OpMsync); got != msyncs || fsys.Total() != msyncs+stores {
+		t.Errorf("%d operations, of them %d msyncs and %d stores; want %d msyncs and else stores only", fsys.Total(), got, stores, msyncs)
+	}
+	t.Logf("term %d: %d msyncs, %d stores", term, msyncs, stores)
+}
+
+// TestCostOfSave: under HardSync entries and a commit index cost one msync, a new
+// term two more; under NoSync nothing is synced.
+func TestCostOfSave(t *testing.T) {
+	d, fsys := testLogCounted(t)
+	for k := range uint64(5) {
+		testLogCost(t, d, fsys, 1, k+1, 1)
+	}
+	testLogCost(t, d, fsys, 2, 6, 3)
+	fsys.Reset()
+	testLogSave(t, d, testLogHard(2, 1, 7), nil)
+	if fsys.Total() != 1 || fsys.Count(vfstest.OpStore) != 1 {
+		t.Errorf("a commit index alone costs %d operations, want one store", fsys.Total())
+	}
+	fsys.Reset()
+	testLogSave(t, d, testLogHard(2, 1, 7), nil)
+	if fsys.Total() != 0 {
+		t.Errorf("a Save of nothing new costs %d operations", fsys.Total())
+	}
+	d, fsys = testLogCounted(t, testLogNoSync)
+	testLogCost(t, d, fsys, 1, 1, 0)
+	testLogCost(t, d, fsys, 2, 2, 0)
+}
+
+// TestCostOfReads: reads ask the file system for nothing.
+func TestCostOfReads(t *testing.T) {
+	d, fsys := testLogCounted(t)
+	testLogContent(t, d)
+	if fsys.Total() != 0 {
+		t.Errorf("reads cost %d operations", fsys.Total())
+	}
+}
+
+// testLogMany makes a log of n small entries over several files.
+func testLogMany(t testing.TB, n uint64) *mmapwal.DiskStorage {
+	t.Helper()
+	d := testLogOpen(t, t.TempDir(), testLogNoSync)
+	for from := uint64(1); from < n; from += 1000 {
+		testLogSave(t, d, testLogHard(1, 1, 0), testLogEntries(from, from+999, 1, 200))
+	}
+	return d
+}
+
+func testLogAllocs(t *testing.T, what string, want float64, call func() error) {
+	t.Helper()
+	got := testing.AllocsPerRun(50, func() {
+		if err := call(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Logf("%s: %v allocations", what, got)
+	if got > want {
+		t.Errorf("%s: %v allocations, want at most %v", what, got, want)
+	}
+}
+
+// TestAllocations: Term and the bounds need none, a read as many for 10,000
+// entries as for one, and a Save those of its view.
+func TestAllocations(t *testing.T) {
+	d := testLogMany(t, 12_000)
+	testLogAllocs(t, "FirstIndex", 0, func() error { _, err := d.FirstIndex(); return err })
+	testLogAllocs(t, "LastIndex", 0, func() error { _, err := d.LastIndex(); return err })
+	testLogAllocs(t, "Term in a sealed file", 0, func() error { _, err := d.Term(10); return err })
+	testLogAllocs(t, "Term in the tail", 0, func() error { _, err := d.Term(11_999); return err })
+	for _, n := range []uint64{1, 100, 10_000} {
+		testLogAllocs(t, "Entries in sealed files and the tail", testLogReadAllocs, func() error {
+			_, err := d.Entries(12_001-n, 12_001, math.MaxUint64)
+			return err
+		})
+	}
+	testLogAllocs(t, "Entries in a sealed file", testLogReadAllocs, func() error {
+		_, err := d.Entries(1, 101, math.MaxUint64)
+		return err
+	})
+}
+
+// testLogReadAllocs is what a call of Entries allocates, however many it returns.
+const testLogReadAllocs = 4
+
+func TestAllocationsOfSave(t *testing.T) {
+	d := testLogOpen(t, t.TempDir(), testLogNoSync)
+	next := uint64(1)
+	entries := testLogEntries(1, 500, 1, 100)
+	h := testLogHard(1, 1, 0)
+	testLogAllocs(t, "Save", 2, func() error {
+		*h.Commit = next - 1
+		next++
+		return d.Save(h, entries[next-2:next-1], nil)
+	})
+}
+
+// TestOpenReadsNoSealedFile: how long it takes does not depend on how much is
+// stored.
+func TestOpenReadsNoSealedFile(t *testing.T) {
+	dir := t.TempDir()
+	testLogThreeFiles(t, dir)
+	d := testLogOpen(t, dir)
+	if r := d.Stats().Recovery; !r.Clean || r.FilesScanned != 0 {
+		t.Errorf("a clean open scans %d files", r.FilesScanned)
+	}
+	unclean := testLogCopyDir(t, dir)
+	testLogClose(t, d)
+	d = testLogOpen(t, unclean)
+	if r := d.Stats().Recovery; r.Clean || r.FilesScanned != 1 {
+		t.Errorf("an unclean open scans %d files of 3, want 1", r.FilesScanned)
+	}
+	testLogClose(t, d)
+	testLogFlip(t, filepath.Join(unclean, "00001.wal"), testLogMiB+500) // nobody looks
+	d = testLogOpen(t, unclean)
+	if _, err := d.Entries(10, 20, math.MaxUint64); err != nil {
+		t.Error(err)
+	}
+}
