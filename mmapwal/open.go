@@ -159,14 +159,15 @@ func (d *DiskStorage) removeLeftovers(inv *inventory) error {
 // beginRun stores, synced, that the log is in use, before anything else of this
 // run is stored; and with it what recovery found.
 func (d *DiskStorage) beginRun() error {
+	d.publish()
 	m := d.meta.Meta()
+	d.reconcile(&m)
 	m.Clean, m.SyncPolicy = false, uint32(d.opts.Sync.mode)
 	m.Durable = metafile.End{}
 	if n := len(d.files); n > 0 {
 		f := d.files[n-1].file
 		m.Durable = metafile.End{File: f.Number(), Offset: f.End()}
 	}
-	d.clampCommit(&m)
 	if err := d.meta.Commit(m); err != nil {
 		return err
 	}
@@ -189,30 +190,22 @@ func (d *DiskStorage) removeEmpty() error {
 	return d.fsys.SyncDir(d.dir)
 }
 
-// clampCommit puts the commit index where raft accepts it. It was stored without
-// a sync, or the power cut took entries that were never promised.
-func (d *DiskStorage) clampCommit(m *metafile.Meta) {
-	if !m.HardState.Stored {
-		return
+// reconcile makes what wal.meta says fit the entries that were found: the log
+// reaches up to the snapshot at least, and the commit index lies where raft
+// accepts it. It was stored without a sync, or entries were lost that were never
+// promised, or whose damage KeepValidPrefix put up with.
+func (d *DiskStorage) reconcile(m *metafile.Meta) {
+	last := d.view.last
+	if last < m.Snapshot.Index {
+		d.log.Warn("raftwal: the entries end before the snapshot; the log starts behind it", "dir", d.dir, "last", last, "snapshot", m.Snapshot.Index)
+		d.adoptLoaded(nil)
+		m.Compacted, m.FirstFile, last = m.Snapshot, d.next, m.Snapshot.Index
 	}
-	commit := min(max(m.HardState.Commit, m.Snapshot.Index), max(d.lastOf(m), m.Snapshot.Index))
-	if commit != m.HardState.Commit {
+	commit := min(max(m.HardState.Commit, m.Snapshot.Index), last)
+	if m.HardState.Stored && commit != m.HardState.Commit {
 		d.log.Warn("raftwal: commit index put inside the log", "dir", d.dir, "was", m.HardState.Commit, "is", commit)
 		m.HardState.Commit = commit
 	}
-}
-
-// lastOf returns the index of the last entry of the files, or of m's compaction.
-func (d *DiskStorage) lastOf(m *metafile.Meta) uint64 {
-	last := m.Compacted.Index
-	for _, s := range d.files {
-		if s.file == d.tail {
-			last = max(last, d.tail.Last())
-		} else if s.last >= s.first {
-			last = max(last, s.last)
-		}
-	}
-	return last
 }
 
 // ensureTail makes the first file that takes entries. On a full disk that is
@@ -300,7 +293,10 @@ func (d *DiskStorage) loadReadOnly() error {
 		return err
 	}
 	d.publish()
-	d.clampCommit(&d.view.meta)
+	m := d.meta.Meta()
+	d.reconcile(&m)
+	d.publish()
+	d.view.meta, d.view.last = m, max(d.view.last, m.Compacted.Index)
 	return nil
 }
 

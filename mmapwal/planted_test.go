@@ -20,7 +20,7 @@ var plantedFaults = []struct {
 	{"a compaction notes the term of another entry", "snapshot.go",
 		"if term, err = d.term(v, at); err != nil {", "if term, err = d.term(v, at+1); err != nil {"},
 	{"the commit index is left beyond the log", "open.go",
-		"\td.clampCommit(&m)\n", ""},
+		"\t\tm.HardState.Commit = commit\n", ""},
 	{"entries written anew count as cleared", "../entryfile/read.go",
 		"return i < b.ClearedBelow && (file", "return i < b.ClearedBelow && (true || file"},
 }

@@ -410,6 +410,34 @@ func TestKeepValidPrefixOfWholeLog(t *testing.T) {
 	}
 }
 
+// TestPrefixEndsBeforeSnapshot: when what is left ends before the snapshot, the
+// log starts behind it, since raft knows no gap between the two.
+func TestPrefixEndsBeforeSnapshot(t *testing.T) {
+	dir := t.TempDir()
+	retain := func(o *mmapwal.Options) { o.RetainEntries = 15 }
+	testLogThreeFiles(t, dir)
+	d := testLogOpen(t, dir, retain)
+	if err := d.CreateSnapshot(20, testLogConf(1), []byte("state")); err != nil {
+		t.Fatal(err)
+	}
+	testLogSave(t, d, testLogHard(1, 1, 24), nil)
+	testLogClose(t, d)
+	testLogFlipRecord("00002.wal", 12)(t, dir)
+	d = testLogOpen(t, dir, retain, testLogKeepPrefix)
+	testLogRange(t, d, 21, 20)
+	if h, _, err := d.InitialState(); err != nil || h.GetCommit() != 20 {
+		t.Errorf("hard state %v, %v; want commit 20", h, err)
+	}
+	if aside := d.Stats().Recovery.SetAside; len(aside) != 2 {
+		t.Errorf("put aside: %v", aside)
+	}
+	testLogSave(t, d, nil, testLogEntries(21, 22, 2, 10))
+	dir = testLogCopyDir(t, dir)
+	d = testLogOpen(t, dir)
+	testLogRange(t, d, 21, 22)
+	testLogUsable(t, d, dir)
+}
+
 // TestCommitIsPutInsideTheLog: raft accepts no commit index beyond the entries.
 func TestCommitIsPutInsideTheLog(t *testing.T) {
 	for commit, want := range map[uint64]uint64{0: 5, 3: 5, 5: 5, 17: 17, 30: 30, 31: 30, math.MaxUint64: 30} {
