@@ -1,0 +1,100 @@
+package mmapwal
+
+import (
+	"fmt"
+
+	"github.com/seed-2fef92ad/raftwal/cleanup"
+	"github.com/seed-2fef92ad/raftwal/entryfile"
+	"github.com/seed-2fef92ad/raftwal/metafile"
+	"go.etcd.io/raft/v3"
+)
+
+// Compact drops the entries up to i. The snapshot must cover them. Files without
+// live entries are removed in the background. It needs no space, so it works on
+// a full disk.
+//
+// Errors: raft.ErrCompacted if the log begins behind i already; ErrInvalid (with
+// raft.ErrUnavailable beyond LastIndex) if i is beyond the snapshot; ErrPoisoned,
+// ErrClosed, ErrReadOnly.
+func (d *DiskStorage) Compact(i uint64) error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	if err := d.writable(); err != nil {
+		return err
+	}
+	v := &d.view
+	switch {
+	case i <= v.meta.Compacted.Index:
+		return raft.ErrCompacted
+	case i > v.last:
+		return fmt.Errorf("%w: compact up to %d: %w: the log ends at %d", ErrInvalid, i, raft.ErrUnavailable, v.last)
+	case i > v.meta.Snapshot.Index:
+		return invalidf("compact up to %d: the snapshot covers entries up to %d only; create a newer one first", i, v.meta.Snapshot.Index)
+	}
+	term, err := d.term(v, i)
+	if err != nil {
+		return err
+	}
+	m := d.meta.Meta()
+	m.Compacted = metafile.Position{Index: i, Term: term}
+	return d.poison(d.compact(m))
+}
+
+// compact stores m, whose entries up to m.Compacted are not needed any more.
+// Under NoSync the entries are synced first, so that the log reaches the snapshot.
+func (d *DiskStorage) compact(m metafile.Meta) error {
+	next := d.next
+	if d.tail != nil {
+		if err := d.tail.Sync(); err != nil {
+			return err
+		}
+		next = d.tail.Number()
+	}
+	files := make([]cleanup.File, 0, len(d.files))
+	for _, s := range d.files {
+		last := s.last
+		if s.file == d.tail {
+			last = d.tail.Last()
+		}
+		files = append(files, cleanup.File{Number: s.file.Number(), Last: last})
+	}
+	m.FirstFile = cleanup.FirstLive(files, m.Compacted.Index, next)
+	m.Durable = d.durable()
+	return d.retire(m)
+}
+
+// retire makes m durable, and then lets go of the files below m.FirstFile and of
+// the snapshot file that m replaces.
+func (d *DiskStorage) retire(m metafile.Meta) error {
+	old := d.meta.Meta()
+	if err := d.meta.Commit(m); err != nil {
+		return err
+	}
+	var live, dead []segment
+	for _, s := range d.files {
+		if s.file.Number() < m.FirstFile {
+			dead = append(dead, s)
+		} else {
+			live = append(live, s)
+		}
+	}
+	d.files = live
+	d.publish()
+	var names []string
+	for _, s := range dead {
+		names = append(names, entryfile.Name(s.file.Number()))
+		d.releaseDead(s.file)
+	}
+	if old.SnapshotInFile && old.Snapshot != m.Snapshot {
+		names = append(names, metafile.SnapshotName(old.Snapshot))
+	}
+	d.remover.Remove(names...)
+	return nil
+}
+
+// releaseDead gives up the log's hold on a file; reads under way keep theirs.
+func (d *DiskStorage) releaseDead(f *entryfile.File) {
+	if err := f.Release(); err != nil {
+		d.log.Warn("raftwal: dead file not closed cleanly", "file", f.Path(), "err", err)
+	}
+}

@@ -1,0 +1,92 @@
+package mmapwal
+
+import (
+	"errors"
+	"sort"
+
+	"github.com/seed-2fef92ad/raftwal/metafile"
+)
+
+// TruncateEntriesUntil clears the data of the normal entries with an index below
+// lastIdx, for good: they keep index, term and type, and read with empty data,
+// also after a crash. Conf changes keep theirs. The disk blocks of sealed files
+// are given back where the file system can; those of the file that is being
+// appended to, when it is compacted. It is durable on return, under every sync
+// policy. An entry that is written anew below lastIdx has its data.
+//
+// Errors: ErrPoisoned, ErrClosed, ErrReadOnly, *CorruptError.
+func (d *DiskStorage) TruncateEntriesUntil(lastIdx uint64) error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	if err := d.writable(); err != nil {
+		return err
+	}
+	v := &d.view
+	done, err := d.clearedBelow(v)
+	if err != nil {
+		return err
+	}
+	below := min(lastIdx, v.last+1)
+	if below <= done {
+		return nil
+	}
+	m := d.meta.Meta()
+	m.ClearedBelow, m.ClearedEnd = below, d.end()
+	if err := d.meta.Commit(m); err != nil {
+		return d.poison(err)
+	}
+	d.publishMeta()
+	for _, s := range d.files {
+		if s.file == d.tail {
+			continue
+		}
+		if err := d.clearFile(s, below); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clearedBelow returns the first entry whose data was not cleared yet: entries
+// that were written anew since are behind the place up to which it was.
+func (d *DiskStorage) clearedBelow(v *view) (uint64, error) {
+	first, last := v.first(), min(v.meta.ClearedBelow, v.last+1)
+	if first >= last {
+		return first, nil
+	}
+	var failed error
+	n := sort.Search(int(last-first), func(k int) bool {
+		place, err := d.locate(v, first+uint64(k))
+		if err != nil {
+			failed = err
+		}
+		end := v.meta.ClearedEnd
+		return place.File > end.File || place.File == end.File && place.Offset >= end.Offset
+	})
+	return first + uint64(n), failed
+}
+
+// end returns where the next record will stand, at the earliest.
+func (d *DiskStorage) end() metafile.End {
+	if len(d.files) == 0 {
+		return metafile.End{File: d.next}
+	}
+	f := d.files[len(d.files)-1].file
+	return metafile.End{File: f.Number(), Offset: f.End()}
+}
+
+// clearFile gives back the blocks of a sealed file that hold cleared entries, or
+// ones that a later file supersedes.
+func (d *DiskStorage) clearFile(s segment, below uint64) error {
+	extents, err := s.file.Clear(min(below, s.last+1))
+	if err != nil {
+		if errors.Is(err, ErrCorrupt) {
+			return err
+		}
+		return d.poison(err)
+	}
+	if err := s.file.Punch(extents); err != nil {
+		d.log.Debug("raftwal: blocks of cleared entries not given back", "file", s.file.Path(), "err", err)
+	}
+	return nil
+}
