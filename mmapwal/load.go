@@ -291,8 +291,13 @@ func (d *DiskStorage) adoptLoaded(files []loaded) {
 // supersede takes the entries from first on out of all files, since a new one
 // holds them anew. It reports whether there were any.
 func (d *DiskStorage) supersede(first uint64) (any bool) {
-	for k := range d.files {
-		if s := &d.files[k]; s.last >= first {
+	for k := len(d.files) - 1; k >= 0; k-- {
+		s := &d.files[k]
+		switch {
+		case s.last < s.first: // nothing to take
+		case s.last < first:
+			return any // nor from the files before it
+		default:
 			s.last, any = first-1, true
 		}
 	}
