@@ -137,14 +137,16 @@ func (r *Remover) take() []string {
 
 func (r *Remover) note(name string, err error) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
+	_, before := r.failed[name]
+	gone := err == nil || errors.Is(err, fs.ErrNotExist)
+	if gone {
 		delete(r.failed, name)
 		r.removed++
-		return
+	} else {
+		r.failed[name] = err
 	}
-	if _, before := r.failed[name]; !before {
+	r.mu.Unlock()
+	if !gone && !before {
 		r.log.Warn("raftwal: dead file not removed; will try again", "file", filepath.Join(r.dir, name), "err", err)
 	}
-	r.failed[name] = err
 }

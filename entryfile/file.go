@@ -49,6 +49,7 @@ type File struct {
 	reserved int64 // the data region has blocks and pages up to here
 	slotsEnd int64 // the slots have pages up to here; beyond, they are zero
 	stale    bool  // slots or seal must be written anew
+	restored bool  // the header page that counts is known to be on the disk
 
 	punched atomic.Int64 // records that start below it may be gone, but for those of Seal.Others
 
@@ -75,9 +76,10 @@ func Prepare(fsys vfs.FS, dir string, spec Spec, dataBytes int64, count int) (_ 
 			Size: DataStart + roundUp(spec.DataBytes, page.Size),
 		},
 		page: headerPage1, end: DataStart, durable: DataStart, reserved: DataStart,
+		restored: true,
 	}
 	f.refs.Store(1)
-	if f.file, err = fsys.Create(f.temporary()); err != nil {
+	if f.file, err = vfs.CreateAnew(fsys, f.temporary()); err != nil {
 		return nil, err
 	}
 	defer func() {

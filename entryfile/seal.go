@@ -47,8 +47,17 @@ func (f *File) writeSeal(x *Index) error {
 	return f.writeHeader()
 }
 
-// writeHeader stores the header in the page whose turn it is, synced.
+// writeHeader stores the header in the page whose turn it is, synced. Before the
+// first time, the other page is made sure of.
 func (f *File) writeHeader() error {
+	if !f.restored {
+		if err := f.guard(func(mem []byte) error { copy(f.buf[:], mem[f.page:]); return nil }); err != nil {
+			return err
+		}
+		if err := f.restorePage(); err != nil {
+			return err
+		}
+	}
 	if err := f.storeHeader(); err != nil {
 		return err
 	}
@@ -66,10 +75,19 @@ func (f *File) storeHeader() error {
 // after a crash the page cache may hold what the disk does not.
 func (f *File) RestoreHeader() error {
 	f.header.encode(f.buf[:])
+	return f.restorePage()
+}
+
+// restorePage stores f.buf as the header page that counts, synced.
+func (f *File) restorePage() error {
 	if err := f.mem.Store(f.page, f.buf[:]); err != nil {
 		return err
 	}
-	return f.mem.Sync(f.page, page.Size)
+	if err := f.mem.Sync(f.page, page.Size); err != nil {
+		return err
+	}
+	f.restored = true
+	return nil
 }
 
 // Reseal rewrites the slots and the seal of a sealed file so that they show the

@@ -83,9 +83,13 @@ func Create(fsys vfs.FS, dir string, m Meta) (err error) {
 
 func create(fsys vfs.FS, dir string, f vfs.File, m Meta) error {
 	name := filepath.Join(dir, Name)
-	if old, err := fsys.Open(name, true); err == nil {
+	old, err := fsys.Open(name, true)
+	if err == nil {
 		_ = old.Close()
 		return &fs.PathError{Op: "create", Path: name, Err: fs.ErrExist}
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err // it may be there
 	}
 	m.sequence = 1
 	content := make([]byte, fileSize)
@@ -274,7 +278,14 @@ func (f *File) Damaged() []int { return f.damaged }
 // Restore stores the newest page again, in place, and syncs it. After a crash
 // the page cache may hold what the disk does not, and call it clean; until this
 // is done nothing may rely on the page, nor may its twin be written.
-func (f *File) Restore() error { return f.write(f.newest, true) }
+//
+// The numbers of the pages to come leap ahead: a torn page of the time before,
+// of which a later store brings the missing sector to the disk, stays the older.
+func (f *File) Restore() error {
+	err := f.write(f.newest, true)
+	f.meta.sequence += 1 << 32
+	return err
+}
 
 // Commit makes m durable: page 1, then page 0, each synced. After an error the
 // disk holds the old state or m, and which one is for the next Open to find.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
@@ -41,7 +42,7 @@ func SnapshotName(p Position) string {
 // the directory publishes it. On an error nothing is left behind.
 func WriteSnapshot(fsys vfs.FS, dir string, logID uint64, p Position, data []byte) (_ string, err error) {
 	tmp := filepath.Join(dir, SnapshotName(p)+".tmp")
-	f, err := fsys.Create(tmp)
+	f, err := vfs.CreateAnew(fsys, tmp)
 	if err != nil {
 		return "", err
 	}
@@ -95,8 +96,11 @@ type SnapshotFile struct {
 func OpenSnapshot(fsys vfs.FS, dir string, logID uint64, p Position) (*SnapshotFile, error) {
 	name := filepath.Join(dir, SnapshotName(p))
 	f, err := fsys.Open(name, true)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w (%w)", corrupt.At(name, 0, "the snapshot file is missing"), err)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%w (%w)", corrupt.At(name, 0, "the snapshot file cannot be opened"), err)
+		return nil, err
 	}
 	header, err := checkSnapshot(f, name, logID, p)
 	if err != nil {
@@ -109,6 +113,9 @@ func OpenSnapshot(fsys vfs.FS, dir string, logID uint64, p Position) (*SnapshotF
 func (s *SnapshotFile) Data() ([]byte, error) {
 	data := make([]byte, page.Order.Uint64(s.header[40:]))
 	if _, err := io.ReadFull(io.NewSectionReader(s.file, snapHeaderBytes, int64(len(data))), data); err != nil {
+		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+			return nil, corrupt.At(s.name, 0, "cut short: %d bytes of data are not there", len(data))
+		}
 		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}
 	if page.Sum(page.Sum(0, s.header[snapAtChecksum+4:]), data) != page.Order.Uint32(s.header[snapAtChecksum:]) {

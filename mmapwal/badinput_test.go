@@ -470,7 +470,7 @@ func TestInterruptedCreations(t *testing.T) {
 	dir := t.TempDir()
 	testLogThreeFiles(t, dir)
 	content := testLogContentOf(t, dir)
-	names := []string{"00002.wal.tmp", "00004.wal.tmp", "wal.meta.tmp", "x.snap.tmp", "0000000000000001-0000000000000002.snap"}
+	names := []string{"00002.wal.tmp", "00004.wal.tmp", "wal.meta.tmp", "0000000000000001-0000000000000003.snap.tmp", "0000000000000001-0000000000000002.snap"}
 	for _, name := range names {
 		testLogWriteFile(t, filepath.Join(dir, name), []byte("left over"))
 	}

@@ -16,6 +16,9 @@ func (d *DiskStorage) check(p *plan, es []*raftpb.Entry, snap *raftpb.Snapshot) 
 	compacted, last := v.meta.Compacted, v.last
 	if !isBlank(snap) {
 		at := metafile.Position{Index: snap.GetMetadata().GetIndex(), Term: snap.GetMetadata().GetTerm()}
+		if at.Index == math.MaxUint64 {
+			return invalidf("the snapshot has the highest index there is; nothing could follow it")
+		}
 		if at.Index <= v.meta.Snapshot.Index && v.meta.Snapshot.Index != 0 {
 			return raft.ErrSnapOutOfDate
 		}
@@ -69,6 +72,8 @@ func checkEntries(es []*raftpb.Entry) error {
 			return invalidf("entry number %d of the slice is nil", k)
 		case e.GetIndex() == 0:
 			return invalidf("entry number %d of the slice has index 0; indexes start at 1", k)
+		case e.GetIndex() == math.MaxUint64:
+			return invalidf("entry number %d of the slice has the highest index there is; nothing could follow it", k)
 		case e.GetTerm() == 0:
 			return invalidf("entry %d has term 0; terms start at 1", e.GetIndex())
 		case e.GetType() < 0 || e.GetType() > math.MaxUint8:

@@ -1,6 +1,9 @@
 package mmapwal
 
-import "errors"
+import (
+	"errors"
+	"slices"
+)
 
 // Sync makes everything durable that was saved, under every sync policy, the
 // commit index and the checkpoint included.
@@ -23,9 +26,11 @@ func (d *DiskStorage) syncAll() error {
 	}
 	m := d.meta.Meta()
 	m.Durable = d.durable()
-	err := d.meta.Commit(m)
+	if err := d.meta.Commit(m); err != nil {
+		return err
+	}
 	d.publishMeta()
-	return err
+	return nil
 }
 
 // Close makes everything durable, under every sync policy, records that the log
@@ -71,7 +76,9 @@ func (d *DiskStorage) settle() error {
 			return err
 		}
 	}
-	for _, s := range d.files {
+	// From the last file on: one that still shows what a later file supersedes
+	// does not look like the end of a gap.
+	for _, s := range slices.Backward(d.files) {
 		if s.file == d.tail {
 			continue
 		}

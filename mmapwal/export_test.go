@@ -14,3 +14,6 @@ func (o *Options) SetRandom(r io.Reader) { o.random = r }
 
 // SetSyncMode sets the sync policy by its number on disk.
 func (o *Options) SetSyncMode(mode uint32) { o.Sync = SyncPolicy{syncMode(mode)} }
+
+// WaitForRemovals waits until nothing is being removed in the background.
+func (d *DiskStorage) WaitForRemovals() { d.remover.Wait() }

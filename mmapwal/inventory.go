@@ -3,6 +3,7 @@ package mmapwal
 import (
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -14,6 +15,12 @@ import (
 
 // corruptSuffix ends the names of files that KeepValidPrefix put aside.
 const corruptSuffix = ".corrupt"
+
+// The names of files that an Open may remove: nobody else's look like these.
+var (
+	snapshotPattern  = regexp.MustCompile(`^[0-9a-f]{16}-[0-9a-f]{16}\.snap$`)
+	temporaryPattern = regexp.MustCompile(`^([0-9a-f]{16}-[0-9a-f]{16}\.snap|[0-9]{5,}\.wal)\.tmp$`)
+)
 
 // inventory is what a directory holds, by what the names say.
 type inventory struct {
@@ -50,10 +57,9 @@ func takeInventory(fsys vfs.FS, dir string) (*inventory, error) {
 			inv.numbers = append(inv.numbers, number)
 		case strings.HasSuffix(name, corruptSuffix):
 			inv.setAside = append(inv.setAside, name)
-		case name == metafile.TemporaryName,
-			strings.HasSuffix(name, entryfile.TemporarySuffix), strings.HasSuffix(name, metafile.SnapshotSuffix+".tmp"):
+		case name == metafile.TemporaryName || temporaryPattern.MatchString(name):
 			inv.temporary = append(inv.temporary, name)
-		case strings.HasSuffix(name, metafile.SnapshotSuffix):
+		case snapshotPattern.MatchString(name):
 			inv.snapshots = append(inv.snapshots, name)
 		default:
 			inv.unknown = append(inv.unknown, name)

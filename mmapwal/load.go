@@ -43,11 +43,13 @@ func (l loaded) last() uint64 {
 //	unclean  torn, and a later file vouches   corrupt
 //	unclean  anywhere else                    that is the end; seal the file there
 func (d *DiskStorage) loadFiles(inv *inventory) error {
-	numbers := inv.live(d.meta.Meta())
+	m := d.meta.Meta()
+	numbers := inv.live(m)
 	if n := len(numbers); n > 0 {
 		d.next = numbers[n-1] + 1
 	}
-	d.next = max(d.next, d.meta.Meta().FirstFile, d.meta.Meta().Durable.File+1)
+	// No number that wal.meta speaks of is given to another file.
+	d.next = max(d.next, m.FirstFile, m.Durable.File+1, m.ClearedEnd.File+1)
 	if d.opts.Recovery == KeepValidPrefix {
 		if err := d.removeLeftovers(inv); err != nil {
 			return err
@@ -210,34 +212,35 @@ func (d *DiskStorage) judgeEnd(l loaded, later []loaded) error {
 }
 
 // recover makes what was found durable and takes it as the log: files that were
-// not sealed are sealed where their records end. Those without records are noted
-// in d.empty.
+// not sealed are sealed where their records end. Those at the end of the log that
+// have no records are noted in d.empty.
 func (d *DiskStorage) recover(files []loaded) error {
-	m := d.meta.Meta()
-	kept := files[:0:0]
-	for k, l := range files {
+	kept := files
+	for len(kept) > 0 && kept[len(kept)-1].empty() {
+		l := kept[len(kept)-1]
+		d.noteTorn(l)
+		d.empty = append(d.empty, entryfile.Name(l.file.Number()))
+		kept = kept[:len(kept)-1]
+	}
+	for k, l := range kept {
 		switch {
-		case l.scan == nil:
-			if !m.Clean && k == len(files)-1 {
-				if err := l.file.RestoreHeader(); err != nil {
-					return err
-				}
-			}
-		case l.scan.End == entryfile.DataStart:
-			d.noteTorn(l)
-			d.empty = append(d.empty, entryfile.Name(l.file.Number()))
-			continue
-		default:
+		case l.scan != nil:
 			d.noteTorn(l)
 			if err := d.seal(l); err != nil {
 				return err
 			}
+		case k == len(kept)-1:
+			if err := l.file.RestoreHeader(); err != nil {
+				return err
+			}
 		}
-		kept = append(kept, l)
 	}
 	d.adoptLoaded(kept)
 	return nil
 }
+
+// empty: the file was not sealed, and no record of it is whole.
+func (l loaded) empty() bool { return l.scan != nil && l.scan.End == entryfile.DataStart }
 
 func (d *DiskStorage) noteTorn(l loaded) {
 	if l.scan.Rest == 0 {

@@ -84,6 +84,11 @@ func (d *DiskStorage) lock() (err error) {
 	if err := inv.mayCreate(); err != nil {
 		return err
 	}
+	// The directory may have been made by a process that did not live to sync it,
+	// or by the user. Who may not open its parent has to rely on them.
+	if err := d.fsys.SyncDir(filepath.Dir(d.dir)); err != nil && !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
 	logID, err := d.randomUint64()
 	if err != nil {
 		return err
@@ -122,15 +127,13 @@ func (d *DiskStorage) openForWriting(inv *inventory) error {
 	}
 	d.recovery.Clean = d.meta.Meta().Clean
 	d.recovery.HealedPages = len(d.meta.Damaged())
-	if !d.recovery.Clean {
-		// What was done last may be in the kernel's memory only: nothing is built
-		// on names or pages before they are on the disk.
-		if err := d.fsys.SyncDir(d.dir); err != nil {
-			return err
-		}
-		if err := d.meta.Restore(); err != nil {
-			return err
-		}
+	// What was done last may be in the kernel's memory only, even that the log was
+	// closed: nothing is built on names or pages before they are on the disk.
+	if err := d.fsys.SyncDir(d.dir); err != nil {
+		return err
+	}
+	if err := d.meta.Restore(); err != nil {
+		return err
 	}
 	if err := d.loadFiles(inv); err != nil {
 		return err
@@ -179,15 +182,15 @@ func (d *DiskStorage) beginRun() error {
 // name one of them as the durable end. They are gone, durably, before a new
 // file follows the one in front of them.
 func (d *DiskStorage) removeEmpty() error {
-	if len(d.empty) == 0 {
-		return nil
-	}
-	for _, name := range d.empty {
+	for _, name := range d.empty { // the last one first, so that none names one that is gone
 		if err := d.fsys.Remove(filepath.Join(d.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
+		if err := d.fsys.SyncDir(d.dir); err != nil {
+			return err
+		}
 	}
-	return d.fsys.SyncDir(d.dir)
+	return nil
 }
 
 // reconcile makes what wal.meta says fit the entries that were found: the log

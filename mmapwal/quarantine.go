@@ -17,7 +17,11 @@ import (
 // go on counting if they continue what is left, since then they supersede what
 // is damaged; otherwise they are put aside as well.
 func (d *DiskStorage) keepValidPrefix(numbers []uint64) error {
-	reach := d.meta.Meta().Compacted.Index
+	m := d.meta.Meta()
+	reach := m.Compacted.Index
+	if n := len(numbers); m.Durable.File >= m.FirstFile && (n == 0 || numbers[n-1] < m.Durable.File) {
+		d.log.Error("raftwal: damage found; what is in front of it is kept", "err", d.missing(m.Durable.File))
+	}
 	var files []loaded
 	for k, n := range numbers {
 		l, damage := d.inspect(n, k, numbers, reach)

@@ -230,7 +230,8 @@ func (d *DiskStorage) clearedSince(v *view, err error) bool {
 	if d.opts.ReadOnly {
 		d.refreshCleared()
 	}
-	return d.snapshotView().meta.ClearedEnd != v.meta.ClearedEnd
+	now := d.snapshotView().meta
+	return now.ClearedBelow != v.meta.ClearedBelow || now.ClearedEnd != v.meta.ClearedEnd
 }
 
 // refreshCleared takes over from the owner which data is cleared.

@@ -146,8 +146,11 @@ func (d *DiskStorage) storeHardState(h *raftpb.HardState) error {
 	} else {
 		err = d.meta.Note(m)
 	}
+	if err != nil {
+		return err
+	}
 	d.publishMeta()
-	return err
+	return nil
 }
 
 // durable returns how far the entries were synced.

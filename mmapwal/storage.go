@@ -116,12 +116,16 @@ func (d *DiskStorage) poison(err error) error {
 		return nil
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.view.err == nil {
+	first := d.view.err == nil
+	if first {
 		d.view.err = fmt.Errorf("%w: %w", ErrPoisoned, err)
+	}
+	sticky := d.view.err
+	d.mu.Unlock()
+	if first {
 		d.log.Error("raftwal: write failed; the log takes no more writes until it is opened again", "dir", d.dir, "err", err)
 	}
-	return d.view.err
+	return sticky
 }
 
 // poisonIfSync poisons the log if err is that of a sync. What else fails before

@@ -87,10 +87,15 @@ func (osFS) Rename(oldName, newName string) error { return os.Rename(oldName, ne
 func (osFS) Remove(name string) error             { return os.Remove(name) }
 
 func (osFS) SyncDir(dir string) error {
-	if err := z.SyncDir(dir); err != nil {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err // nothing was synced, and nothing lost by that
+	}
+	if err := d.Sync(); err != nil {
+		_ = d.Close()
 		return &fs.PathError{Op: OpSyncDir, Path: dir, Err: err}
 	}
-	return nil
+	return d.Close()
 }
 
 type osFile struct {

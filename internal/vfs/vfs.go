@@ -56,6 +56,19 @@ type FS interface {
 	SyncDir(dir string) error
 }
 
+// CreateAnew is Create for a temporary name: what an earlier attempt left there
+// is removed.
+func CreateAnew(fsys FS, name string) (File, error) {
+	f, err := fsys.Create(name)
+	if !errors.Is(err, fs.ErrExist) {
+		return f, err
+	}
+	if err := fsys.Remove(name); err != nil {
+		return nil, err
+	}
+	return fsys.Create(name)
+}
+
 // Info describes one entry of a directory.
 type Info struct {
 	Name  string // base name
