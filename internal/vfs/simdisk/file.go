@@ -1,0 +1,179 @@
+package simdisk
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+)
+
+// file is an open file.
+type file struct {
+	fsys     *FS
+	name     string
+	node     *inode
+	writable bool
+}
+
+// step begins an operation that changes the file, which takes f.fsys.mu until
+// the returned function is called.
+func (f *file) step(op Op) (unlock func(), err error) {
+	f.fsys.mu.Lock()
+	if !f.writable {
+		err = &fs.PathError{Op: op, Path: f.name, Err: fs.ErrPermission}
+	} else {
+		err = f.fsys.step(op, f.name)
+	}
+	return f.fsys.mu.Unlock, err
+}
+
+func (f *file) ReadAt(p []byte, off int64) (int, error) {
+	f.fsys.mu.Lock()
+	defer f.fsys.mu.Unlock()
+	if off >= f.node.size {
+		return 0, io.EOF
+	}
+	f.node.load(0)
+	n := copy(p, f.node.mem[off:f.node.size])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (f *file) WriteAt(p []byte, off int64) (int, error) {
+	unlock, err := f.step(OpWrite)
+	defer unlock()
+	if err != nil {
+		return 0, err
+	}
+	f.node.resize(max(f.node.size, off+int64(len(p))))
+	f.node.load(0)
+	f.node.store(off, p)
+	return len(p), nil
+}
+
+func (f *file) Size() (int64, error) {
+	f.fsys.mu.Lock()
+	defer f.fsys.mu.Unlock()
+	return f.node.size, nil
+}
+
+func (f *file) Lock() error {
+	f.fsys.mu.Lock()
+	defer f.fsys.mu.Unlock()
+	if f.node.owner != nil && f.node.owner != f {
+		return &fs.PathError{Op: "lock", Path: f.name, Err: vfs.ErrLocked}
+	}
+	f.node.owner = f
+	return nil
+}
+
+func (f *file) Truncate(size int64) error {
+	unlock, err := f.step(OpTruncate)
+	defer unlock()
+	if err == nil {
+		f.node.resize(size)
+	}
+	return err
+}
+
+// Reserve changes nothing: there is always room.
+func (f *file) Reserve(off, n int64) error {
+	unlock, err := f.step(OpReserve)
+	defer unlock()
+	if err == nil {
+		f.node.resize(max(f.node.size, off+n))
+	}
+	return err
+}
+
+// Punch clears the whole range, as Linux does.
+func (f *file) Punch(off, n int64) error {
+	unlock, err := f.step(OpPunch)
+	defer unlock()
+	if n = min(n, f.node.size-off); err == nil && n > 0 {
+		f.node.load(0)
+		f.node.store(off, make([]byte, n))
+	}
+	return err
+}
+
+func (f *file) Data(off int64) (start, end int64, err error) {
+	f.fsys.mu.Lock()
+	defer f.fsys.mu.Unlock()
+	start, end = f.node.data(off)
+	return start, end, nil
+}
+
+func (f *file) Sync() error {
+	return f.sync(OpSync, 0, max(f.size(), 1))
+}
+
+func (f *file) size() int64 {
+	size, _ := f.Size()
+	return size
+}
+
+func (f *file) sync(op Op, from, to int64) error {
+	unlock, err := f.step(op)
+	defer unlock()
+	if !errors.Is(err, ErrCut) && to > from {
+		f.node.sync(from, to, err != nil)
+	}
+	return err
+}
+
+func (f *file) Map(size int64) (vfs.Mapping, error) {
+	f.fsys.mu.Lock()
+	defer f.fsys.mu.Unlock()
+	f.node.load(size)
+	return &mapping{file: f, mem: f.node.mem[:size:size]}, nil
+}
+
+func (f *file) Close() error {
+	f.fsys.mu.Lock()
+	defer f.fsys.mu.Unlock()
+	if f.node.owner == f {
+		f.node.owner = nil
+	}
+	return nil
+}
+
+// mapping is a file's memory. It must not be used after the file has grown
+// beyond it.
+type mapping struct {
+	file *file
+	mem  []byte
+}
+
+func (m *mapping) Bytes() []byte { return m.mem }
+
+func (m *mapping) Store(off int64, p []byte) error {
+	unlock, err := m.file.step(OpStore)
+	defer unlock()
+	if err == nil {
+		m.file.node.store(off, p)
+	}
+	return err
+}
+
+// Populate changes nothing: all pages are present.
+func (m *mapping) Populate(int64, int64) error {
+	unlock, err := m.file.step(OpPopulate)
+	defer unlock()
+	return err
+}
+
+func (m *mapping) Sync(off, n int64) error {
+	if n <= 0 {
+		return nil
+	}
+	return m.file.sync(OpMsync, off, off+n)
+}
+
+func (m *mapping) Close() error {
+	m.mem = nil
+	return nil
+}

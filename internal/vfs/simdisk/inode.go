@@ -1,0 +1,171 @@
+package simdisk
+
+import (
+	"bytes"
+	"slices"
+)
+
+const (
+	pageSize   = 4096
+	sectorSize = 512
+	perPage    = pageSize / sectorSize
+	// maxContents bounds how many contents of a sector are remembered.
+	maxContents = 8
+)
+
+type (
+	pageData [pageSize]byte
+	sector   [sectorSize]byte
+)
+
+// inode is a file's content.
+type inode struct {
+	mem   []byte          // the current content; nil: as pages have it, all of it durable
+	size  int64           // now
+	sizes []int64         // since the last sync, that on the disk first; empty: as it is now
+	pages map[int64]*page // those that were ever stored to, by number
+	owner *file           // of the lock
+}
+
+// page is what the disk may hold of one page, besides the current content.
+type page struct {
+	durable  *pageData           // never changed, so images share it; nil: zeros
+	dirty    bool                // the next sync writes it
+	contents *[perPage][]*sector // of its sectors since the last sync
+}
+
+var zeros pageData
+
+func (p *page) synced() *pageData {
+	if p.durable == nil {
+		return &zeros
+	}
+	return p.durable
+}
+
+// load brings the content into memory, of at least n bytes. It never shrinks, so
+// that mappings stay valid.
+func (n *inode) load(size int64) {
+	size = roundUp(max(size, n.size))
+	if int64(len(n.mem)) >= size {
+		return
+	}
+	mem := make([]byte, size)
+	if n.mem != nil {
+		copy(mem, n.mem)
+	} else {
+		for number, p := range n.pages {
+			copy(mem[number*pageSize:], p.synced()[:])
+		}
+	}
+	n.mem = mem
+}
+
+func roundUp(n int64) int64 { return (n + pageSize - 1) / pageSize * pageSize }
+
+// resize sets the length; what is cut off reads as zeros when it comes back.
+func (n *inode) resize(size int64) {
+	if size == n.size {
+		return
+	}
+	n.load(size)
+	if size < n.size {
+		n.store(size, make([]byte, n.size-size))
+	}
+	if len(n.sizes) == 0 {
+		n.sizes = append(n.sizes, n.size)
+	}
+	n.size = size
+	n.sizes = append(n.sizes, size)
+}
+
+// store changes the current content, page by page.
+func (n *inode) store(off int64, p []byte) {
+	for len(p) > 0 {
+		count := min(pageSize-off%pageSize, int64(len(p)))
+		n.storePage(off, p[:count])
+		off, p = off+count, p[count:]
+	}
+}
+
+// storePage stores to one page, and remembers the sectors that it changes.
+func (n *inode) storePage(off int64, p []byte) {
+	pg := n.pages[off/pageSize]
+	same := bytes.Equal(n.mem[off:off+int64(len(p))], p)
+	if pg == nil {
+		if same {
+			return // zeros to a hole
+		}
+		pg = new(page)
+		n.pages[off/pageSize] = pg
+	}
+	pg.dirty = true
+	if same {
+		return
+	}
+	if pg.contents == nil {
+		pg.contents = new([perPage][]*sector)
+	}
+	for len(p) > 0 {
+		count := min(sectorSize-off%sectorSize, int64(len(p)))
+		copy(n.mem[off:], p[:count])
+		start := off &^ (sectorSize - 1)
+		list := &pg.contents[start%pageSize/sectorSize]
+		if len(*list) == maxContents {
+			*list = slices.Delete(*list, 0, 1)
+		}
+		content := sector(n.mem[start : start+sectorSize])
+		*list = append(*list, &content)
+		off, p = off+count, p[count:]
+	}
+}
+
+// sync makes the dirty pages of [from, to) durable, and the length; or, if it
+// failed, only calls them clean.
+func (n *inode) sync(from, to int64, failed bool) {
+	first, last := from/pageSize, (to-1)/pageSize
+	if last-first > int64(len(n.pages)) {
+		for number, p := range n.pages {
+			if number >= first && number <= last {
+				n.syncPage(number, p, failed)
+			}
+		}
+	} else {
+		for number := first; number <= last; number++ {
+			if p := n.pages[number]; p != nil {
+				n.syncPage(number, p, failed)
+			}
+		}
+	}
+	if !failed {
+		n.sizes = nil
+	}
+}
+
+func (n *inode) syncPage(number int64, p *page, failed bool) {
+	if !p.dirty {
+		return
+	}
+	p.dirty = false
+	if failed || p.contents == nil {
+		return
+	}
+	content := pageData(n.mem[number*pageSize : (number+1)*pageSize])
+	p.durable, p.contents = &content, nil
+}
+
+// data returns the first run of pages at or behind off that were stored to.
+func (n *inode) data(off int64) (start, end int64) {
+	number, last := off/pageSize, (n.size-1)/pageSize
+	for number <= last && n.pages[number] == nil {
+		number++
+	}
+	if n.size == 0 || number > last {
+		return off, off
+	}
+	start = max(off, number*pageSize)
+	for number <= last && n.pages[number] != nil {
+		number++
+	}
+	return start, min(number*pageSize, n.size)
+}

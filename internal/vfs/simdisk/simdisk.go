@@ -1,0 +1,302 @@
+// Package simdisk is a file system in memory that can lose its power.
+//
+// # What a file is
+//
+// Of each file there is the current content, which the kernel holds and every
+// read sees, and the durable content, which the disk holds. A store changes the
+// current content only. A sync makes the 4 KB pages of its range that are dirty
+// durable, as they are, and the length with them. After a sync that a hook let
+// fail, its pages count as clean, as Linux has it: they are not on the disk, but
+// no later sync writes them unless they are stored to again.
+//
+// # What is lost
+//
+// Crash returns the file system that is found after a power cut. Each 512-byte
+// sector stored to since its page was synced holds what it held then, what it
+// holds now, or what it held in between (the last few contents); or it is torn at
+// 8 bytes between two of these. The sectors are independent of each other, and
+// so is the length of the file. Of the creations, renames and removals since the
+// last SyncDir any subset is lost; a rename is lost or kept as a whole.
+//
+// # When
+//
+// Each operation that changes something is a step. CutAt makes the one at a
+// given step and all later ones fail, as if the power were gone.
+package simdisk
+
+import (
+	"errors"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+)
+
+// ErrCut: the power is gone.
+var ErrCut = errors.New("the power was cut")
+
+// Op names an operation that changes something. That of a failed one stands in
+// its *fs.PathError.
+type Op = string
+
+// The operations that are steps.
+const (
+	OpMkdir    Op = "mkdir"
+	OpCreate   Op = "create"
+	OpRename   Op = "rename"
+	OpRemove   Op = "remove"
+	OpSyncDir  Op = vfs.OpSyncDir
+	OpWrite    Op = "write"
+	OpTruncate Op = "truncate"
+	OpReserve  Op = "reserve"
+	OpPunch    Op = "punch"
+	OpSync     Op = vfs.OpSync
+	OpStore    Op = "store"
+	OpPopulate Op = "populate"
+	OpMsync    Op = vfs.OpMsync
+)
+
+// FS is a file system in memory.
+type FS struct {
+	mu    sync.Mutex
+	dirs  map[string]*directory
+	steps int // done so far
+	cutAt int // the step that fails; 0: none
+	only  []Op
+	cut   bool
+	hook  func(op Op, name string) error
+}
+
+var _ vfs.FS = (*FS)(nil)
+
+// New returns an empty file system, with a root directory.
+func New() *FS {
+	return &FS{dirs: map[string]*directory{"/": newDirectory()}}
+}
+
+// Steps returns how many steps were done.
+func (f *FS) Steps() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.steps
+}
+
+// CutAt lets the power go at the n-th step from now, counted from 1. If ops are
+// given it counts only those. With n 0 it stays.
+func (f *FS) CutAt(n int, ops ...Op) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.cutAt, f.only = n, ops
+}
+
+// IsCut reports whether the power is gone.
+func (f *FS) IsCut() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.cut
+}
+
+// SetHook makes each step ask hook first, and fail with its error. It must not
+// call the FS. Nil removes it.
+func (f *FS) SetHook(hook func(op Op, name string) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hook = hook
+}
+
+// Restart is the death of the process, and not of the machine: locks are given
+// up, a cut or hook is gone, and what was stored stays in the kernel's memory.
+// Files of before must not be used any more.
+func (f *FS) Restart() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.cutAt, f.only, f.cut, f.hook = 0, nil, false, nil
+	for _, d := range f.dirs {
+		for _, node := range d.names {
+			node.owner = nil
+		}
+	}
+}
+
+// step counts an operation and says whether it may go on. f.mu is held.
+func (f *FS) step(op Op, name string) error {
+	if f.cutAt > 0 && !f.cut && (len(f.only) == 0 || slices.Contains(f.only, op)) {
+		f.cutAt--
+		f.cut = f.cutAt == 0
+	}
+	if f.cut {
+		return &fs.PathError{Op: op, Path: name, Err: ErrCut}
+	}
+	if f.hook != nil {
+		if err := f.hook(op, name); err != nil {
+			return &fs.PathError{Op: op, Path: name, Err: err}
+		}
+	}
+	f.steps++
+	return nil
+}
+
+// MkdirAll is vfs.FS's. It is durable at once, as the interface wants it.
+func (f *FS) MkdirAll(dir string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	dir = filepath.Clean(dir)
+	if f.dirs[dir] != nil {
+		return nil
+	}
+	if err := f.step(OpMkdir, dir); err != nil {
+		return err
+	}
+	for ; f.dirs[dir] == nil; dir = filepath.Dir(dir) {
+		f.dirs[dir] = newDirectory()
+	}
+	return nil
+}
+
+// List is vfs.FS's.
+func (f *FS) List(dir string) ([]vfs.Info, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d, err := f.directory("list", dir)
+	if err != nil {
+		return nil, err
+	}
+	var infos []vfs.Info
+	for _, name := range slices.Sorted(maps.Keys(d.names)) {
+		infos = append(infos, vfs.Info{Name: name, Size: d.names[name].size})
+	}
+	return infos, nil
+}
+
+// directory returns the directory with the given path.
+func (f *FS) directory(op Op, path string) (*directory, error) {
+	if d := f.dirs[filepath.Clean(path)]; d != nil {
+		return d, nil
+	}
+	return nil, &fs.PathError{Op: op, Path: path, Err: fs.ErrNotExist}
+}
+
+// find returns the directory that holds name, and its file there, nil if none.
+func (f *FS) find(op Op, name string) (*directory, *inode, error) {
+	d, err := f.directory(op, filepath.Dir(name))
+	if err != nil {
+		return nil, nil, err
+	}
+	return d, d.names[filepath.Base(name)], nil
+}
+
+// Create is vfs.FS's.
+func (f *FS) Create(name string) (vfs.File, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d, node, err := f.find(OpCreate, name)
+	if err == nil && node != nil {
+		err = &fs.PathError{Op: OpCreate, Path: name, Err: fs.ErrExist}
+	}
+	if err == nil {
+		err = f.step(OpCreate, name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	node = &inode{pages: make(map[int64]*page)}
+	d.do(change{to: filepath.Base(name), node: node})
+	return &file{fsys: f, name: name, node: node, writable: true}, nil
+}
+
+// Open is vfs.FS's.
+func (f *FS) Open(name string, readOnly bool) (vfs.File, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, node, err := f.find("open", name)
+	if err == nil && node == nil {
+		err = &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &file{fsys: f, name: name, node: node, writable: !readOnly}, nil
+}
+
+// Rename is vfs.FS's, inside one directory.
+func (f *FS) Rename(oldName, newName string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if filepath.Dir(oldName) != filepath.Dir(newName) {
+		return &fs.PathError{Op: OpRename, Path: oldName, Err: syscall.EXDEV}
+	}
+	return f.change(OpRename, oldName, filepath.Base(newName))
+}
+
+// Remove is vfs.FS's.
+func (f *FS) Remove(name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.change(OpRemove, name, "")
+}
+
+// change takes a name from its file, and gives it the other one, if any.
+func (f *FS) change(op Op, name, to string) error {
+	d, node, err := f.find(op, name)
+	if err != nil {
+		return err
+	}
+	if node == nil {
+		return &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist}
+	}
+	if err := f.step(op, name); err != nil {
+		return err
+	}
+	d.do(change{from: filepath.Base(name), to: to, node: node})
+	return nil
+}
+
+// SyncDir is vfs.FS's.
+func (f *FS) SyncDir(dir string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d, err := f.directory(OpSyncDir, dir)
+	if err != nil {
+		return err
+	}
+	if err := f.step(OpSyncDir, dir); err != nil {
+		return err
+	}
+	d.durable, d.pending = maps.Clone(d.names), nil
+	return nil
+}
+
+// directory is the names of files, as they are now and on the disk.
+type directory struct {
+	names, durable map[string]*inode
+	pending        []change // from durable to names
+}
+
+// change takes the name from off a file and gives it the name to; either may be
+// missing.
+type change struct {
+	from, to string
+	node     *inode
+}
+
+func newDirectory() *directory {
+	return &directory{names: make(map[string]*inode), durable: make(map[string]*inode)}
+}
+
+func (d *directory) do(c change) {
+	c.apply(d.names)
+	d.pending = append(d.pending, c)
+}
+
+func (c change) apply(names map[string]*inode) {
+	if c.from != "" && names[c.from] == c.node {
+		delete(names, c.from)
+	}
+	if c.to != "" {
+		names[c.to] = c.node
+	}
+}

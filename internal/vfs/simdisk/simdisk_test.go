@@ -1,0 +1,274 @@
+package simdisk_test
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"math/rand/v2"
+	"syscall"
+	"testing"
+
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs/simdisk"
+)
+
+func must(t *testing.T, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// create makes a file of two pages, durable, full of 'a'.
+func create(t *testing.T, fsys *simdisk.FS) (vfs.File, vfs.Mapping) {
+	t.Helper()
+	f, err := fsys.Create("/f")
+	must(t, err)
+	_, err = f.WriteAt(bytes.Repeat([]byte{'a'}, 8192), 0)
+	must(t, err, f.Sync(), fsys.SyncDir("/"))
+	m, err := f.Map(8192)
+	must(t, err)
+	return f, m
+}
+
+// read returns the content of a file; nil if there is none.
+func read(t *testing.T, fsys *simdisk.FS, name string) []byte {
+	t.Helper()
+	f, err := fsys.Open(name, true)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	must(t, err)
+	size, err := f.Size()
+	must(t, err)
+	content := make([]byte, size)
+	if size > 0 {
+		_, err = f.ReadAt(content, 0)
+	}
+	must(t, err, f.Close())
+	return content
+}
+
+// images takes many images with a random choice of their own.
+func images(fsys *simdisk.FS, check func(image *simdisk.FS)) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 2000 {
+		check(fsys.Crash(r))
+	}
+}
+
+func TestSectors(t *testing.T) {
+	fsys := simdisk.New()
+	_, m := create(t, fsys)
+	for _, b := range []byte{'b', 'c'} {
+		must(t, m.Store(4096, bytes.Repeat([]byte{b}, 1024)))
+	}
+	firsts, torn, mixed := make(map[byte]int), 0, 0
+	images(fsys, func(image *simdisk.FS) {
+		got := read(t, image, "/f")
+		if !bytes.Equal(got[:4096], bytes.Repeat([]byte{'a'}, 4096)) || !bytes.Equal(got[5120:], bytes.Repeat([]byte{'a'}, 3072)) {
+			t.Fatal("a sector that was not stored to has changed")
+		}
+		firsts[got[4096]]++
+		for at := 4096; at < 5120; at += 8 {
+			if word := got[at : at+8]; !bytes.Equal(word, bytes.Repeat(word[:1], 8)) {
+				t.Fatalf("word at %d is torn: %q", at, word)
+			}
+		}
+		if !bytes.Equal(got[4096:4608], bytes.Repeat(got[4096:4097], 512)) {
+			torn++
+		} else if got[4096] != got[4608] {
+			mixed++
+		}
+	})
+	if firsts['a'] == 0 || firsts['b'] == 0 || firsts['c'] == 0 || torn == 0 || mixed == 0 {
+		t.Errorf("first bytes %v, %d torn, %d mixed", firsts, torn, mixed)
+	}
+	must(t, m.Sync(4096, 1))
+	images(fsys, func(image *simdisk.FS) {
+		if got := read(t, image, "/f"); !bytes.Equal(got, m.Bytes()) {
+			t.Fatal("what was synced is lost")
+		}
+	})
+}
+
+func TestSyncOfARangeLeavesOtherPages(t *testing.T) {
+	fsys := simdisk.New()
+	_, m := create(t, fsys)
+	must(t, m.Store(0, []byte("x")), m.Store(4096, []byte("y")), m.Sync(4096, 1))
+	lost := 0
+	images(fsys, func(image *simdisk.FS) {
+		got := read(t, image, "/f")
+		if got[4096] != 'y' {
+			t.Fatal("the synced page is lost")
+		}
+		if got[0] == 'a' {
+			lost++
+		}
+	})
+	if lost == 0 {
+		t.Error("the other page never is")
+	}
+}
+
+func TestFailedSyncCallsPagesClean(t *testing.T) {
+	fsys := simdisk.New()
+	_, m := create(t, fsys)
+	must(t, m.Store(0, []byte("x")))
+	fsys.SetHook(func(simdisk.Op, string) error { return syscall.EIO })
+	if err := m.Sync(0, 1); !errors.Is(err, syscall.EIO) || !vfs.SyncFailed(err) {
+		t.Fatal(err)
+	}
+	fsys.SetHook(nil)
+	must(t, m.Sync(0, 1))
+	found := make(map[byte]int)
+	note := func(image *simdisk.FS) { found[read(t, image, "/f")[0]]++ }
+	if images(fsys, note); found['a'] == 0 || found['x'] == 0 {
+		t.Errorf("after a second sync: %v", found)
+	}
+	clear(found)
+	must(t, m.Store(0, []byte("x")), m.Sync(0, 1))
+	if images(fsys, note); found['a'] > 0 {
+		t.Errorf("after a store and a sync: %v", found)
+	}
+}
+
+func TestNames(t *testing.T) {
+	fsys := simdisk.New()
+	f, _ := create(t, fsys)
+	g, err := fsys.Create("/g")
+	must(t, err)
+	_, err = g.WriteAt([]byte("g"), 0)
+	must(t, err, g.Sync(), fsys.SyncDir("/"))
+	must(t, fsys.Rename("/g", "/f"), f.Close(), g.Close())
+	_, err = fsys.Create("/h")
+	must(t, err)
+	found := make(map[string]int)
+	images(fsys, func(image *simdisk.FS) {
+		infos, err := image.List("/")
+		must(t, err)
+		names := ""
+		for _, info := range infos {
+			names += info.Name
+		}
+		if isNew := len(read(t, image, "/f")) == 1; isNew == (read(t, image, "/g") != nil) {
+			t.Fatalf("half a rename: %s", names)
+		}
+		found[names]++
+	})
+	if found["fg"] == 0 || found["f"] == 0 || found["fgh"] == 0 || found["fh"] == 0 || len(found) != 4 {
+		t.Errorf("found %v", found)
+	}
+	must(t, fsys.SyncDir("/"), fsys.Remove("/h"))
+	clear(found)
+	images(fsys, func(image *simdisk.FS) {
+		if len(read(t, image, "/f")) != 1 {
+			t.Fatal("the rename is lost")
+		}
+		found[string(rune('0'+len(must2(image.List("/")))))]++
+	})
+	if found["1"] == 0 || found["2"] == 0 {
+		t.Errorf("the removal: %v", found)
+	}
+}
+
+func must2[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func TestSize(t *testing.T) {
+	fsys := simdisk.New()
+	f, err := fsys.Create("/f")
+	must(t, err, fsys.SyncDir("/"), f.Truncate(5000))
+	sizes := make(map[int]int)
+	note := func(image *simdisk.FS) { sizes[len(read(t, image, "/f"))]++ }
+	if images(fsys, note); sizes[0] == 0 || sizes[5000] == 0 || len(sizes) != 2 {
+		t.Errorf("sizes %v", sizes)
+	}
+	must(t, f.Truncate(0), f.Sync())
+	clear(sizes)
+	if images(fsys, note); len(sizes) != 1 || sizes[0] == 0 {
+		t.Errorf("sizes %v after the sync", sizes)
+	}
+}
+
+func TestCutAt(t *testing.T) {
+	fsys := simdisk.New()
+	f, m := create(t, fsys)
+	fsys.CutAt(2)
+	must(t, m.Store(0, []byte("1")))
+	before := fsys.Steps()
+	errs := []error{m.Store(0, []byte("2")), m.Sync(0, 1), m.Populate(0, 1), f.Sync(), f.Truncate(1), f.Reserve(0, 1), f.Punch(0, 1),
+		fsys.Rename("/f", "/g"), fsys.Remove("/f"), fsys.SyncDir("/"), fsys.MkdirAll("/d")}
+	_, err := f.WriteAt([]byte("3"), 0)
+	errs = append(errs, err)
+	_, err = fsys.Create("/h")
+	for k, err := range append(errs, err) {
+		if !errors.Is(err, simdisk.ErrCut) {
+			t.Errorf("operation %d: %v", k, err)
+		}
+	}
+	if got := read(t, fsys, "/f"); got[0] != '1' || len(got) != 8192 || !fsys.IsCut() || fsys.Steps() != before {
+		t.Error("something was done after the cut")
+	}
+	fsys.Restart()
+	must(t, m.Store(0, []byte("4")))
+	fsys.CutAt(1, simdisk.OpSyncDir)
+	must(t, m.Store(0, []byte("5")), m.Sync(0, 1))
+	if err := fsys.SyncDir("/"); !errors.Is(err, simdisk.ErrCut) {
+		t.Error(err)
+	}
+}
+
+func TestLock(t *testing.T) {
+	fsys := simdisk.New()
+	f, _ := create(t, fsys)
+	g, err := fsys.Open("/f", false)
+	must(t, err, f.Lock(), f.Lock())
+	if err := g.Lock(); !errors.Is(err, vfs.ErrLocked) {
+		t.Error(err)
+	}
+	must(t, f.Close(), g.Lock())
+	fsys.Restart()
+	must(t, f.Lock())
+}
+
+func TestHoles(t *testing.T) {
+	fsys := simdisk.New()
+	f, err := fsys.Create("/f")
+	must(t, err, f.Truncate(5*4096), f.Reserve(0, 5*4096))
+	m, err := f.Map(5 * 4096)
+	must(t, err, m.Populate(0, 5*4096), m.Store(2*4096+5, []byte("x")))
+	for _, c := range [][3]int64{{0, 2 * 4096, 3 * 4096}, {2*4096 + 9, 2*4096 + 9, 3 * 4096}, {3 * 4096, 3 * 4096, 3 * 4096}} {
+		if start, end, err := f.Data(c[0]); err != nil || start != c[1] || end != c[2] {
+			t.Errorf("data at %d: %d to %d, %v", c[0], start, end, err)
+		}
+	}
+	must(t, f.Punch(2*4096, 4096))
+	if got := read(t, fsys, "/f"); len(bytes.Trim(got, "\x00")) > 0 {
+		t.Error("punched bytes are not zero")
+	}
+	must(t, m.Close(), f.Close())
+}
+
+func TestErrors(t *testing.T) {
+	fsys := simdisk.New()
+	create(t, fsys)
+	must(t, fsys.MkdirAll("/d/e"))
+	f, err := fsys.Open("/f", true)
+	must(t, err)
+	_, errExist := fsys.Create("/f")
+	_, errOpen := fsys.Open("/g", false)
+	_, errDir := fsys.List("/g")
+	for k, c := range [][2]error{
+		{errExist, fs.ErrExist}, {errOpen, fs.ErrNotExist}, {errDir, fs.ErrNotExist}, {fsys.Remove("/g"), fs.ErrNotExist},
+		{fsys.SyncDir("/g"), fs.ErrNotExist}, {fsys.Rename("/f", "/d/f"), syscall.EXDEV}, {f.Truncate(0), fs.ErrPermission},
+	} {
+		if !errors.Is(c[0], c[1]) {
+			t.Errorf("case %d: %v, want %v", k, c[0], c[1])
+		}
+	}
+}
