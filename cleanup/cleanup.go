@@ -15,7 +15,7 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+	"github.com/seed-2fef92ad/raftwal/internal/host"
 )
 
 // File is an entry file as far as its life is concerned.
@@ -40,7 +40,7 @@ func FirstLive(files []File, compacted, next uint64) uint64 {
 // Remover removes files of one directory, one goroutine at a time and none while
 // there is nothing to do. Its methods may be called concurrently.
 type Remover struct {
-	fsys vfs.FS
+	host host.Host
 	dir  string
 	log  *slog.Logger
 	// syncFailed is told when the directory could not be synced.
@@ -56,8 +56,8 @@ type Remover struct {
 
 // NewRemover returns a Remover for dir. It reports failures to log, and a failed
 // sync of the directory to syncFailed as well.
-func NewRemover(fsys vfs.FS, dir string, log *slog.Logger, syncFailed func(error)) *Remover {
-	r := &Remover{fsys: fsys, dir: dir, log: log, syncFailed: syncFailed, failed: make(map[string]error)}
+func NewRemover(h host.Host, dir string, log *slog.Logger, syncFailed func(error)) *Remover {
+	r := &Remover{host: h, dir: dir, log: log, syncFailed: syncFailed, failed: make(map[string]error)}
 	r.idle = sync.NewCond(&r.mu)
 	return r
 }
@@ -65,6 +65,13 @@ func NewRemover(fsys vfs.FS, dir string, log *slog.Logger, syncFailed func(error
 // Remove has the files with these base names removed soon, together with all
 // that failed before. It does not wait.
 func (r *Remover) Remove(names ...string) {
+	if r.enqueue(names) {
+		r.host.Go(r.run)
+	}
+}
+
+// enqueue reports whether a run has to be started.
+func (r *Remover) enqueue(names []string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.queue = append(r.queue, names...)
@@ -73,10 +80,11 @@ func (r *Remover) Remove(names ...string) {
 			r.queue = append(r.queue, name)
 		}
 	}
-	if len(r.queue) > 0 && !r.running {
-		r.running = true
-		go r.run()
+	if len(r.queue) == 0 || r.running {
+		return false
 	}
+	r.running = true
+	return true
 }
 
 // Wait returns when nothing is being removed any more.
@@ -112,9 +120,9 @@ func (r *Remover) run() {
 			return
 		}
 		for _, name := range names {
-			r.note(name, r.fsys.Remove(filepath.Join(r.dir, name)))
+			r.note(name, r.host.FS.Remove(filepath.Join(r.dir, name)))
 		}
-		if err := r.fsys.SyncDir(r.dir); err != nil {
+		if err := r.host.FS.SyncDir(r.dir); err != nil {
 			r.log.Error("raftwal: directory not synced after removals", "dir", r.dir, "err", err)
 			r.syncFailed(err)
 		}

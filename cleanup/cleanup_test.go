@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/seed-2fef92ad/raftwal/cleanup"
+	"github.com/seed-2fef92ad/raftwal/internal/host"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs/vfstest"
 )
@@ -68,7 +69,9 @@ func newRemover(t *testing.T, files ...string) *remover {
 		}
 	}
 	log := slog.New(slog.NewTextHandler(&r.log, nil)) // its handler locks
-	r.Remover = cleanup.NewRemover(r.fsys, r.dir, log, func(err error) {
+	h := host.OS()
+	h.FS = r.fsys
+	r.Remover = cleanup.NewRemover(h, r.dir, log, func(err error) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.syncErrs = append(r.syncErrs, err)

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed-2fef92ad/raftwal/internal/oracle"
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
 	"go.etcd.io/raft/v3/raftpb"
 )
@@ -197,7 +198,7 @@ func (w *testLogLiveOwner) run() {
 		err = w.d.Save(testLogHard(term, 1, from-1), testLogEntries(from, last, term, testLogLiveSize), nil)
 		w.acked.Store(last)
 		if err == nil && k%50 == 0 {
-			err = w.d.CreateSnapshot(last-60, nil, testLogData(last-60, 0, 3000*int(k/50%2)))
+			err = w.d.CreateSnapshot(last-60, nil, oracle.Data(last-60, 0, 3000*int(k/50%2)))
 		}
 		if err == nil && k%70 == 0 {
 			w.cleared.Store(last - 40)
@@ -267,7 +268,7 @@ func testLogLiveCheck(t *testing.T, first, last, cleared uint64, es []*raftpb.En
 		if i < cleared && len(e.GetData()) == 0 {
 			continue
 		}
-		if !bytes.Equal(e.GetData(), testLogData(i, term, testLogLiveSize)) {
+		if !bytes.Equal(e.GetData(), oracle.Data(i, term, testLogLiveSize)) {
 			t.Errorf("entry %d, term %d has the data of another", i, term)
 		}
 	}

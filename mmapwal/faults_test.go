@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed-2fef92ad/raftwal/internal/oracle"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs/vfstest"
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
@@ -23,30 +24,30 @@ import (
 // testLogFaultOps is a workload that meets every path of a log that writes:
 // appends, a replaced suffix, rotation, snapshots inline and in a file, compaction,
 // truncation, a snapshot that empties the log.
-func testLogFaultOps() []testLogOp {
+func testLogFaultOps() []oracle.Op {
 	terms := func(term uint64, n int) []uint64 { return slices.Repeat([]uint64{term}, n) }
-	return []testLogOp{
-		{hard: [3]uint64{1, 1, 1}, from: 1, terms: terms(1, 2)},
-		{hard: [3]uint64{1, 1, 3}, from: 3, terms: terms(1, 18)}, // over a megabyte: rotates
-		{hard: [3]uint64{2, 2, 8}, from: 12, terms: terms(2, 2)}, // replaces in an older file
-		{hard: [3]uint64{3, 2, 8}, from: 13, terms: terms(3, 7)},
-		{create: 8}, // inline
-		{checkpoint: 5},
-		{truncate: 16},
-		{hard: [3]uint64{4, 2, 10}, from: 15, terms: terms(4, 2)}, // uncovers
-		{create: 10},  // data in a file
-		{compact: 10}, // all files but the last
-		{hard: [3]uint64{5, 2, 31}, snap: [2]uint64{31, 5}, from: 32, terms: terms(5, 3)}, // empties the log
-		{hard: [3]uint64{5, 2, 34}, from: 35, terms: terms(5, 1)},
+	return []oracle.Op{
+		{Hard: [3]uint64{1, 1, 1}, From: 1, Terms: terms(1, 2)},
+		{Hard: [3]uint64{1, 1, 3}, From: 3, Terms: terms(1, 18)}, // over a megabyte: rotates
+		{Hard: [3]uint64{2, 2, 8}, From: 12, Terms: terms(2, 2)}, // replaces in an older file
+		{Hard: [3]uint64{3, 2, 8}, From: 13, Terms: terms(3, 7)},
+		{Create: 8}, // inline
+		{Checkpoint: 5},
+		{Truncate: 16},
+		{Hard: [3]uint64{4, 2, 10}, From: 15, Terms: terms(4, 2)}, // uncovers
+		{Create: 10},  // data in a file
+		{Compact: 10}, // all files but the last
+		{Hard: [3]uint64{5, 2, 31}, Snap: [2]uint64{31, 5}, From: 32, Terms: terms(5, 3)}, // empties the log
+		{Hard: [3]uint64{5, 2, 34}, From: 35, Terms: terms(5, 1)},
 	}
 }
 
 // testLogFaultData is the data of an entry of the workload: every eighth is large.
 func testLogFaultData(i, term uint64) []byte {
 	if i%8 == 5 {
-		return testLogData(i, term, 500_000)
+		return oracle.Data(i, term, 500_000)
 	}
-	return testLogData(i, term, 6000)
+	return oracle.Data(i, term, 6000)
 }
 
 // testLogFault is a run of the workload in which one operation fails.
@@ -56,8 +57,8 @@ type testLogFault struct {
 	fsys   *vfstest.FS
 	errno  syscall.Errno
 	edits  []func(*mmapwal.Options)
-	model  *testLogModel   // what is acknowledged
-	models []*testLogModel // what may be there
+	model  *oracle.Model   // what is acknowledged
+	models []*oracle.Model // what may be there
 
 	mu     sync.Mutex
 	seen   int
@@ -69,7 +70,7 @@ type testLogFault struct {
 
 // testLogFailNth prepares a run whose n-th operation, counted from 0, fails.
 func testLogFailNth(t *testing.T, dir string, n int, errno syscall.Errno, edits ...func(*mmapwal.Options)) *testLogFault {
-	f := &testLogFault{t: t, dir: dir, errno: errno, model: &testLogModel{retain: 5, data: testLogFaultData}}
+	f := &testLogFault{t: t, dir: dir, errno: errno, model: &oracle.Model{Retain: 5, Data: testLogFaultData}}
 	f.fsys = vfstest.New(testLogFastFS{vfs.OS()}, func(op vfstest.Op, name string) error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -123,7 +124,7 @@ func (f *testLogFault) errorf(format string, args ...any) {
 // run does the workload, and reports whether an operation has failed.
 func (f *testLogFault) run() bool {
 	f.t.Helper()
-	f.models = []*testLogModel{f.model}
+	f.models = []*oracle.Model{f.model}
 	if d := f.open(); d != nil {
 		f.work(d)
 	}
@@ -169,9 +170,9 @@ func (f *testLogFault) typed(err error) {
 func (f *testLogFault) work(d *mmapwal.DiskStorage) {
 	f.t.Helper()
 	for k, op := range testLogFaultOps() {
-		f.models = op.outcomes(f.model)
+		f.models = op.Outcomes(f.model)
 		_, before := f.fault()
-		err := op.do(d, f.model)
+		err := op.Do(d, f.model)
 		f.syncTold(before, err)
 		if err != nil {
 			f.typed(err)
@@ -180,12 +181,12 @@ func (f *testLogFault) work(d *mmapwal.DiskStorage) {
 				return
 			}
 			f.unchanged(d, k)
-			if err := op.do(d, f.model); err != nil {
+			if err := op.Do(d, f.model); err != nil {
 				f.fatalf("call %d fails again: %v", k, err)
 			}
 		}
 		f.model = f.models[len(f.models)-1]
-		f.models = []*testLogModel{f.model}
+		f.models = []*oracle.Model{f.model}
 	}
 	if err := d.Close(); err != nil {
 		f.typed(err)
@@ -208,7 +209,7 @@ func (f *testLogFault) syncTold(before string, err error) {
 // unchanged checks that a call that failed, but did not poison, changed nothing.
 func (f *testLogFault) unchanged(d *mmapwal.DiskStorage, k int) {
 	f.t.Helper()
-	got, err := testLogRead(d)
+	got, err := oracle.Describe(d)
 	if err != nil {
 		f.fatalf("call %d: reads fail: %v", k, err)
 	}
@@ -232,7 +233,7 @@ func (f *testLogFault) poisoned(d *mmapwal.DiskStorage, cause error) {
 	if d.Stats().Poisoned != cause {
 		f.fatalf("Stats says %v, not %v", d.Stats().Poisoned, cause)
 	}
-	if _, err := testLogRead(d); err != nil {
+	if _, err := oracle.Describe(d); err != nil {
 		f.fatalf("reads fail: %v", err)
 	}
 	if err := d.Close(); !errors.Is(err, mmapwal.ErrPoisoned) {
@@ -247,11 +248,11 @@ func (f *testLogFault) reopen() {
 	if err != nil {
 		f.fatalf("reopen: %v", err)
 	}
-	got, err := testLogRead(d)
+	got, err := oracle.Describe(d)
 	if err != nil {
 		f.fatalf("reads of the reopened log: %v", err)
 	}
-	if !slices.ContainsFunc(f.models, func(m *testLogModel) bool { return m.String() == got }) {
+	if !slices.ContainsFunc(f.models, func(m *oracle.Model) bool { return m.String() == got }) {
 		_, failed := f.fault()
 		testLogSame(f.t, failed+": reopened", got, f.model.String())
 	}
@@ -321,14 +322,13 @@ func TestFaultsNoSync(t *testing.T) {
 // TestFaultsInRecovery: the same for an Open that has to recover.
 func TestFaultsInRecovery(t *testing.T) {
 	dir := t.TempDir()
-	m := &testLogModel{data: testLogFaultData}
+	m := &oracle.Model{Data: testLogFaultData}
 	for from := range uint64(2) { // a file that was sealed, and a tail that was not
-		op := testLogOp{hard: [3]uint64{1, 1, 2}, from: 2*from + 1, terms: []uint64{1, 1}}
-		if err := op.do(testLogOpen(t, dir, testLogNoSync), m); err != nil {
+		op := oracle.Op{Hard: [3]uint64{1, 1, 2}, From: 2*from + 1, Terms: []uint64{1, 1}}
+		if err := op.Do(testLogOpen(t, dir, testLogNoSync), m); err != nil {
 			t.Fatal(err)
 		}
-		outcomes := op.outcomes(m)
-		m = outcomes[len(outcomes)-1]
+		m = op.Done(m)
 		dir = testLogCopyDir(t, dir)
 	}
 	testLogRecoveryFaults(t, dir, m)
@@ -348,14 +348,14 @@ func testLogTear(t *testing.T, dir string) {
 }
 
 // testLogRecoveryFaults opens a copy of unclean for each operation that can fail.
-func testLogRecoveryFaults(t *testing.T, unclean string, want *testLogModel) {
+func testLogRecoveryFaults(t *testing.T, unclean string, want *oracle.Model) {
 	t.Helper()
 	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EIO} {
 		n := 0
 		for again := true; again; n++ {
 			dir := testLogCopyDir(t, unclean)
 			f := testLogFailNth(t, dir, n, errno)
-			f.model, f.models = want, []*testLogModel{want}
+			f.model, f.models = want, []*oracle.Model{want}
 			if err := f.open().Close(); err != nil {
 				f.typed(err)
 			}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/seed-2fef92ad/raftwal/internal/oracle"
 	"github.com/seed-2fef92ad/raftwal/internal/page"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
@@ -61,14 +61,8 @@ func testLogClose(t testing.TB, d *mmapwal.DiskStorage) {
 	}
 }
 
-// testLogData returns the data of an entry: a function of its index, term and size.
-func testLogData(i, term uint64, size int) []byte {
-	data := bytes.Repeat(fmt.Appendf(nil, "%d/%d ", i, term), size/4+1)
-	return data[:size]
-}
-
 func testLogEntry(i, term uint64, size int) *raftpb.Entry {
-	return &raftpb.Entry{Index: &i, Term: &term, Data: testLogData(i, term, size)}
+	return &raftpb.Entry{Index: &i, Term: &term, Data: oracle.Data(i, term, size)}
 }
 
 // testLogEntries returns the entries [from, to] of one term.
@@ -103,47 +97,11 @@ func testLogSave(t testing.TB, d *mmapwal.DiskStorage, h *raftpb.HardState, es [
 // testLogContent describes all that can be read from a log.
 func testLogContent(t testing.TB, d *mmapwal.DiskStorage) string {
 	t.Helper()
-	content, err := testLogRead(d)
+	content, err := oracle.Describe(d)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return content
-}
-
-func testLogRead(d *mmapwal.DiskStorage) (string, error) {
-	var out strings.Builder
-	first, err1 := d.FirstIndex()
-	last, err2 := d.LastIndex()
-	h, cs, err3 := d.InitialState()
-	snap, err4 := d.Snapshot()
-	before, err5 := d.Term(first - 1)
-	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
-		return "", err
-	}
-	fmt.Fprintf(&out, "ids %d %d %d\n", d.Uint(mmapwal.RaftId), d.Uint(mmapwal.GroupId), d.Uint(mmapwal.CheckpointIndex))
-	testLogDescribeState(&out, h, cs, snap)
-	fmt.Fprintf(&out, "entries %d to %d behind term %d\n", first, last, before)
-	if last < first {
-		return out.String(), nil
-	}
-	es, err := d.Entries(first, last+1, math.MaxUint64)
-	if err != nil {
-		return "", err
-	}
-	testLogDescribeEntries(&out, es)
-	return out.String(), nil
-}
-
-func testLogDescribeState(out *strings.Builder, h *raftpb.HardState, cs *raftpb.ConfState, snap *raftpb.Snapshot) {
-	fmt.Fprintf(out, "hard %d %d %d\n", h.GetTerm(), h.GetVote(), h.GetCommit())
-	fmt.Fprintf(out, "conf %v %v\n", cs.GetVoters(), snap.GetMetadata().GetConfState().GetVoters())
-	fmt.Fprintf(out, "snapshot %d %d %x\n", snap.GetMetadata().GetIndex(), snap.GetMetadata().GetTerm(), sha256.Sum256(snap.GetData()))
-}
-
-func testLogDescribeEntries(out *strings.Builder, es []*raftpb.Entry) {
-	for _, e := range es {
-		fmt.Fprintf(out, "%d %d %v %x\n", e.GetIndex(), e.GetTerm(), e.GetType(), sha256.Sum224(e.GetData()))
-	}
 }
 
 // testLogSame fails the test unless two descriptions are equal.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/seed-2fef92ad/raftwal/cleanup"
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
+	"github.com/seed-2fef92ad/raftwal/internal/host"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"github.com/seed-2fef92ad/raftwal/metafile"
 	"go.etcd.io/raft/v3/raftpb"
@@ -44,13 +45,24 @@ func Open(dir string, opts *Options) (*DiskStorage, error) {
 		return nil, err
 	}
 	started := time.Now()
-	d := &DiskStorage{opts: o, fsys: o.fsys, dir: filepath.Clean(dir), log: o.Logger}
+	d := &DiskStorage{opts: o, host: o.host, fsys: o.host.FS, dir: filepath.Clean(dir), log: o.Logger}
 	if err := d.open(); err != nil {
 		return nil, fmt.Errorf("mmapwal: open %s: %w", d.dir, errors.Join(opening(err), d.release()))
 	}
 	d.recovery.Duration = time.Since(started)
 	d.logOpened()
 	return d, nil
+}
+
+// OpenOn is Open on another host. It is for the tests of this module: the host's
+// type is internal.
+func OpenOn(h host.Host, dir string, opts *Options) (*DiskStorage, error) {
+	var o Options
+	if opts != nil {
+		o = *opts
+	}
+	o.host = h
+	return Open(dir, &o)
 }
 
 func (d *DiskStorage) open() error {
@@ -67,7 +79,7 @@ func (d *DiskStorage) open() error {
 	if err != nil {
 		return err
 	}
-	d.remover = cleanup.NewRemover(d.fsys, d.dir, d.log, func(err error) { d.poison(err) })
+	d.remover = cleanup.NewRemover(d.host, d.dir, d.log, func(err error) { d.poison(err) })
 	return d.openForWriting(inv)
 }
 

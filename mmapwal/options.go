@@ -1,12 +1,10 @@
 package mmapwal
 
 import (
-	"crypto/rand"
-	"io"
 	"log/slog"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
-	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+	"github.com/seed-2fef92ad/raftwal/internal/host"
 )
 
 // SyncPolicy says when a Save is on the disk.
@@ -70,8 +68,7 @@ type Options struct {
 	// failed removals; never about a single Save. nil means slog.Default().
 	Logger *slog.Logger
 
-	fsys   vfs.FS
-	random io.Reader // for ids and salts
+	host host.Host
 }
 
 // withDefaults checks o and returns a copy in which nothing is left open.
@@ -99,11 +96,8 @@ func (o *Options) withDefaults() (Options, error) {
 	if out.Logger == nil {
 		out.Logger = slog.Default()
 	}
-	if out.fsys == nil {
-		out.fsys = vfs.OS()
-	}
-	if out.random == nil {
-		out.random = rand.Reader
+	if out.host.FS == nil {
+		out.host = host.OS()
 	}
 	return out, nil
 }

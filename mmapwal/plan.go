@@ -133,7 +133,7 @@ func (d *DiskStorage) prepareSnapshot(p *plan, snap *raftpb.Snapshot) error {
 
 func (d *DiskStorage) randomUint64() (uint64, error) {
 	var b [8]byte
-	if _, err := io.ReadFull(d.opts.random, b[:]); err != nil {
+	if _, err := io.ReadFull(d.host.Random, b[:]); err != nil {
 		return 0, fmt.Errorf("mmapwal: random numbers: %w", err)
 	}
 	return binary.BigEndian.Uint64(b[:]), nil

@@ -7,14 +7,14 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
+	"github.com/seed-2fef92ad/raftwal/internal/host"
+	"github.com/seed-2fef92ad/raftwal/internal/oracle"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs/simdisk"
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
 	"go.etcd.io/raft/v3/raftpb"
@@ -31,56 +31,36 @@ func testPowerData(i, term uint64) []byte {
 	case 7, 14:
 		size += 5_000
 	}
-	return testLogData(i, term, size)
+	return oracle.Data(i, term, size)
 }
 
-// testPowerGate is a disk on which dead files are removed when the test wants
-// it, so that a seed tells all that happens.
-type testPowerGate struct {
-	*simdisk.FS
-	mu     sync.Mutex
-	closed sync.Cond
-	open   bool
+// testPowerBackground is what the engine does in the background, done when the
+// test wants it, so that a seed tells all that happens.
+type testPowerBackground struct {
+	queue  []func()
+	atOnce bool // at Open and Close, which may wait for it
 }
 
-func testPowerNewGate(disk *simdisk.FS) *testPowerGate {
-	g := &testPowerGate{FS: disk, open: true}
-	g.closed.L = &g.mu
-	return g
-}
-
-func (g *testPowerGate) set(open bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.open = open
-	g.closed.Broadcast()
-}
-
-func (g *testPowerGate) Remove(name string) error {
-	g.wait()
-	return g.FS.Remove(name)
-}
-
-func (g *testPowerGate) SyncDir(dir string) error {
-	g.wait()
-	return g.FS.SyncDir(dir)
-}
-
-// wait makes the goroutine that removes dead files wait for the gate.
-func (g *testPowerGate) wait() {
-	var stack [8]uintptr
-	frames := runtime.CallersFrames(stack[:runtime.Callers(3, stack[:])])
-	for more := true; more; {
-		var frame runtime.Frame
-		if frame, more = frames.Next(); strings.HasSuffix(frame.Function, "(*Remover).run") {
-			g.mu.Lock()
-			defer g.mu.Unlock()
-			for !g.open {
-				g.closed.Wait()
-			}
-			return
-		}
+func (b *testPowerBackground) add(f func()) {
+	if b.atOnce {
+		f()
+		return
 	}
+	b.queue = append(b.queue, f)
+}
+
+func (b *testPowerBackground) run() {
+	queue := b.queue
+	b.queue = nil
+	for _, f := range queue {
+		f()
+	}
+}
+
+// end is run for a log that is going to be closed.
+func (b *testPowerBackground) end() {
+	b.atOnce = true
+	b.run()
 }
 
 // testPowerNoted is what wal.meta stores without a sync.
@@ -89,7 +69,7 @@ type testPowerNoted struct {
 	checkpoint uint64
 }
 
-func testPowerNotedOf(m *testLogModel) testPowerNoted { return testPowerNoted{m.hard, m.checkpoint} }
+func testPowerNotedOf(m *oracle.Model) testPowerNoted { return testPowerNoted{m.Hard, m.Checkpoint} }
 
 // testPower is one history.
 type testPower struct {
@@ -99,14 +79,14 @@ type testPower struct {
 	noSync bool
 	retain uint64
 
-	disk *simdisk.FS
-	gate *testPowerGate
-	d    *mmapwal.DiskStorage
+	disk       *simdisk.FS
+	background *testPowerBackground
+	d          *mmapwal.DiskStorage
 
-	m *testLogModel // all calls that returned
+	m *oracle.Model // all calls that returned
 	// What a power cut may leave: one of the models, with the hard state and the
 	// checkpoint of one of those noted.
-	models []*testLogModel
+	models []*oracle.Model
 	noted  []testPowerNoted
 
 	trace []string
@@ -125,26 +105,24 @@ func (h *testPower) fail(format string, args ...any) {
 }
 
 // open opens the log on disk.
-func (h *testPower) open(disk *simdisk.FS) (*mmapwal.DiskStorage, *testPowerGate, error) {
-	gate := testPowerNewGate(disk)
-	d, err := mmapwal.Open(testPowerDir, testLogOptions(testLogOn(gate), func(o *mmapwal.Options) {
+func (h *testPower) open(disk *simdisk.FS) (*mmapwal.DiskStorage, *testPowerBackground, error) {
+	background := testPowerBackground{atOnce: true}
+	random := rand.NewChaCha8([32]byte{byte(h.r.Uint32()), byte(h.r.Uint32()), byte(h.r.Uint32())})
+	opts := testLogOptions(func(o *mmapwal.Options) {
 		o.RetainEntries = h.retain
-		o.SetRandom(rand.NewChaCha8([32]byte{byte(h.r.Uint32()), byte(h.r.Uint32()), byte(h.r.Uint32())}))
 		if h.noSync {
 			testLogNoSync(o)
 		}
-	}))
-	if err == nil {
-		d.WaitForRemovals()
-		gate.set(false)
-	}
-	return d, gate, err
+	})
+	d, err := mmapwal.OpenOn(host.Host{FS: disk, Random: random, Go: background.add}, testPowerDir, opts)
+	background.atOnce = false
+	return d, &background, err
 }
 
 // begin opens the log of the history, which shows what is expected.
 func (h *testPower) begin() bool {
 	var err error
-	if h.d, h.gate, err = h.open(h.disk); err != nil {
+	if h.d, h.background, err = h.open(h.disk); err != nil {
 		h.stopped(err)
 		return false
 	}
@@ -162,14 +140,14 @@ func (h *testPower) stopped(err error) {
 }
 
 // settle: the log is m, durably.
-func (h *testPower) settle(m *testLogModel) {
-	h.m, h.models, h.noted = m, []*testLogModel{m}, []testPowerNoted{testPowerNotedOf(m)}
+func (h *testPower) settle(m *oracle.Model) {
+	h.m, h.models, h.noted = m, []*oracle.Model{m}, []testPowerNoted{testPowerNotedOf(m)}
 }
 
 // abandon leaves the log as the end of the process does.
 func (h *testPower) abandon() {
 	if h.d != nil {
-		h.gate.set(true)
+		h.background.end()
 		_ = h.d.Close()
 		h.d = nil
 	}
@@ -186,15 +164,13 @@ func (h *testPower) kill() {
 func (h *testPower) next() bool {
 	h.count.calls++
 	if h.r.IntN(2) == 0 {
-		h.gate.set(true)
-		h.d.WaitForRemovals()
-		h.gate.set(false)
+		h.background.run()
 	}
 	switch h.r.IntN(24) {
 	case 0:
 		h.tell("close")
 		d := h.d
-		h.gate.set(true)
+		h.background.end()
 		h.d = nil
 		if err := d.Close(); err != nil {
 			h.stopped(err)
@@ -212,10 +188,10 @@ func (h *testPower) next() bool {
 		return true
 	}
 	op := h.pick()
-	h.tell("%+v on %d to %d, hard %v, snapshot %v, cleared below %d", op, h.m.base[0]+1, h.m.last(), h.m.hard, h.m.snap, h.m.cleared)
-	before, after := h.models, op.outcomes(h.m)
+	h.tell("%+v on %d to %d, hard %v, snapshot %v, cleared below %d", op, h.m.Base[0]+1, h.m.Last(), h.m.Hard, h.m.Snap, h.m.Cleared)
+	before, after := h.models, op.Outcomes(h.m)
 	h.started(&op, after)
-	if err := op.do(h.d, h.m); err != nil {
+	if err := op.Do(h.d, h.m); err != nil {
 		h.stopped(err)
 		return false
 	}
@@ -223,26 +199,26 @@ func (h *testPower) next() bool {
 	return true
 }
 
-func (h *testPower) pick() testLogOp {
+func (h *testPower) pick() oracle.Op {
 	m := h.m
 	switch h.r.IntN(12) {
 	case 0:
-		return testLogOp{truncate: 1 + h.r.Uint64N(m.last()+1)}
+		return oracle.Op{Truncate: 1 + h.r.Uint64N(m.Last()+1)}
 	case 1:
-		if m.snap[0] > m.base[0] {
-			return testLogOp{compact: m.base[0] + 1 + h.r.Uint64N(m.snap[0]-m.base[0])}
+		if m.Snap[0] > m.Base[0] {
+			return oracle.Op{Compact: m.Base[0] + 1 + h.r.Uint64N(m.Snap[0]-m.Base[0])}
 		}
 	}
-	m = m.clone()
-	m.hard[2] = max(m.hard[2], m.snap[0]) // a hard state may not have been stored yet
-	return testLogNextOp(h.r, m)
+	m = m.Clone()
+	m.Hard[2] = max(m.Hard[2], m.Snap[0]) // a hard state may not have been stored yet
+	return oracle.Next(h.r, m)
 }
 
 // started adds what may be there when a call was begun.
-func (h *testPower) started(op *testLogOp, outcomes []*testLogModel) {
+func (h *testPower) started(op *oracle.Op, outcomes []*oracle.Model) {
 	h.models = slices.Concat(h.models, outcomes[1:])
-	if op.truncate > 0 {
-		h.models = append(h.models, testPowerCleared(h.models, op.truncate)...)
+	if op.Truncate > 0 {
+		h.models = append(h.models, testPowerCleared(h.models, op.Truncate)...)
 	}
 	last := outcomes[len(outcomes)-1]
 	if !slices.Contains(h.noted, testPowerNotedOf(last)) {
@@ -251,33 +227,33 @@ func (h *testPower) started(op *testLogOp, outcomes []*testLogModel) {
 }
 
 // testPowerCleared returns the models after a TruncateEntriesUntil.
-func testPowerCleared(models []*testLogModel, below uint64) (cleared []*testLogModel) {
+func testPowerCleared(models []*oracle.Model, below uint64) (cleared []*oracle.Model) {
 	for _, m := range models {
-		m = m.clone()
-		m.cleared = max(m.cleared, below)
+		m = m.Clone()
+		m.Cleared = max(m.Cleared, below)
 		cleared = append(cleared, m)
 	}
 	return cleared
 }
 
 // done drops what cannot be there any more when a call has returned.
-func (h *testPower) done(op *testLogOp, before []*testLogModel, m *testLogModel) {
-	promised := m.hard[0] != h.m.hard[0] || m.hard[1] != h.m.hard[1]
-	snapshot := op.create > 0 || op.snap[0] > 0
+func (h *testPower) done(op *oracle.Op, before []*oracle.Model, m *oracle.Model) {
+	promised := m.Hard[0] != h.m.Hard[0] || m.Hard[1] != h.m.Hard[1]
+	snapshot := op.Create > 0 || op.Snap[0] > 0
 	switch {
-	case op.truncate > 0 && op.truncate <= max(h.m.cleared, h.m.base[0]+1): // nothing to do
-	case op.truncate > 0:
-		h.models = append(testPowerCleared(before, op.truncate), m)
+	case op.Truncate > 0 && op.Truncate <= max(h.m.Cleared, h.m.Base[0]+1): // nothing to do
+	case op.Truncate > 0:
+		h.models = append(testPowerCleared(before, op.Truncate), m)
 		h.noted = []testPowerNoted{testPowerNotedOf(m)}
-	case snapshot || op.compact > 0:
+	case snapshot || op.Compact > 0:
 		h.noted = []testPowerNoted{testPowerNotedOf(h.m), testPowerNotedOf(m)}
-		h.models = []*testLogModel{m}
-		if h.noSync && op.snap[0] > 0 { // the entries behind it are not synced
-			outcomes := op.outcomes(h.m)
+		h.models = []*oracle.Model{m}
+		if h.noSync && op.Snap[0] > 0 { // the entries behind it are not synced
+			outcomes := op.Outcomes(h.m)
 			h.models = outcomes[1:]
 		}
 	case !h.noSync:
-		h.models = []*testLogModel{m}
+		h.models = []*oracle.Model{m}
 	}
 	if promised && !h.noSync {
 		h.noted = []testPowerNoted{testPowerNotedOf(m)}
@@ -286,19 +262,19 @@ func (h *testPower) done(op *testLogOp, before []*testLogModel, m *testLogModel)
 }
 
 // check compares the log with what may be there, and returns what is.
-func (h *testPower) check(d *mmapwal.DiskStorage) *testLogModel {
+func (h *testPower) check(d *mmapwal.DiskStorage) *oracle.Model {
 	h.t.Helper()
 	got, err := testPowerRead(d)
 	if err != nil {
 		h.fail("read: %v", err)
 	}
-	noted := testPowerNoted{got.hard, got.checkpoint}
+	noted := testPowerNoted{got.Hard, got.Checkpoint}
 	for _, m := range slices.Backward(h.models) {
-		if m.snap != got.snap || m.base != got.base || !slices.Equal(m.terms, got.terms) || !h.fits(m, noted) {
+		if m.Snap != got.Snap || m.Base != got.Base || !slices.Equal(m.Terms, got.Terms) || !h.fits(m, noted) {
 			continue
 		}
-		want := m.clone()
-		want.hard, want.checkpoint = got.hard, got.checkpoint
+		want := m.Clone()
+		want.Hard, want.Checkpoint = got.Hard, got.Checkpoint
 		if err = testPowerContent(d, want); err == nil {
 			return want
 		}
@@ -312,28 +288,28 @@ func (h *testPower) check(d *mmapwal.DiskStorage) *testLogModel {
 }
 
 // fits reports whether got was noted, with its commit index put inside the log.
-func (h *testPower) fits(m *testLogModel, got testPowerNoted) bool {
+func (h *testPower) fits(m *oracle.Model, got testPowerNoted) bool {
 	return slices.ContainsFunc(h.noted, func(n testPowerNoted) bool {
 		if n.hard[0] > 0 {
-			n.hard[2] = min(max(n.hard[2], m.snap[0]), m.last())
+			n.hard[2] = min(max(n.hard[2], m.Snap[0]), m.Last())
 		}
 		return n == got
 	})
 }
 
-func testPowerString(m *testLogModel) string {
-	return fmt.Sprintf("snapshot %v behind %v cleared %d terms %v hard %v checkpoint %d", m.snap, m.base, m.cleared, m.terms, m.hard, m.checkpoint)
+func testPowerString(m *oracle.Model) string {
+	return fmt.Sprintf("snapshot %v behind %v cleared %d terms %v hard %v checkpoint %d", m.Snap, m.Base, m.Cleared, m.Terms, m.Hard, m.Checkpoint)
 }
 
 // testPowerRead reads the model back from a log, but for what is cleared.
-func testPowerRead(d *mmapwal.DiskStorage) (*testLogModel, error) {
-	m := &testLogModel{checkpoint: d.Uint(mmapwal.CheckpointIndex), data: testPowerData}
-	m.snap = [2]uint64{d.Uint(mmapwal.SnapshotIndex), d.Uint(mmapwal.SnapshotTerm)}
+func testPowerRead(d *mmapwal.DiskStorage) (*oracle.Model, error) {
+	m := &oracle.Model{Checkpoint: d.Uint(mmapwal.CheckpointIndex), Data: testPowerData}
+	m.Snap = [2]uint64{d.Uint(mmapwal.SnapshotIndex), d.Uint(mmapwal.SnapshotTerm)}
 	h, _, err := d.InitialState()
 	if err != nil {
 		return nil, err
 	}
-	m.hard = [3]uint64{h.GetTerm(), h.GetVote(), h.GetCommit()}
+	m.Hard = [3]uint64{h.GetTerm(), h.GetVote(), h.GetCommit()}
 	first, _ := d.FirstIndex()
 	last, _ := d.LastIndex()
 	for i := first - 1; i <= last; i++ {
@@ -341,33 +317,33 @@ func testPowerRead(d *mmapwal.DiskStorage) (*testLogModel, error) {
 		if err != nil {
 			return nil, fmt.Errorf("term %d of %d to %d: %w", i, first, last, err)
 		}
-		m.terms = append(m.terms, term)
+		m.Terms = append(m.Terms, term)
 	}
-	m.base, m.terms = [2]uint64{first - 1, m.terms[0]}, m.terms[1:]
+	m.Base, m.Terms = [2]uint64{first - 1, m.Terms[0]}, m.Terms[1:]
 	return m, nil
 }
 
 // testPowerContent compares snapshot and entries with m.
-func testPowerContent(d *mmapwal.DiskStorage, m *testLogModel) error {
+func testPowerContent(d *mmapwal.DiskStorage, m *oracle.Model) error {
 	snap, err := d.Snapshot()
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
-	if m.snap[0] > 0 && !bytes.Equal(snap.GetData(), testLogKillSnapshot(m.snap[0], m.snap[1])) {
-		return fmt.Errorf("snapshot %v has wrong data", m.snap)
+	if m.Snap[0] > 0 && !bytes.Equal(snap.GetData(), oracle.SnapshotData(m.Snap[0], m.Snap[1])) {
+		return fmt.Errorf("snapshot %v has wrong data", m.Snap)
 	}
-	if len(m.terms) == 0 {
+	if len(m.Terms) == 0 {
 		return nil
 	}
-	es, err := d.Entries(m.base[0]+1, m.last()+1, math.MaxUint64)
+	es, err := d.Entries(m.Base[0]+1, m.Last()+1, math.MaxUint64)
 	if err != nil {
 		return fmt.Errorf("entries: %w", err)
 	}
-	if len(es) != len(m.terms) {
-		return fmt.Errorf("%d entries, want %d", len(es), len(m.terms))
+	if len(es) != len(m.Terms) {
+		return fmt.Errorf("%d entries, want %d", len(es), len(m.Terms))
 	}
 	for k, e := range es {
-		i := m.base[0] + 1 + uint64(k)
+		i := m.Base[0] + 1 + uint64(k)
 		if err := testPowerEntry(e, m, i); err != nil {
 			return err
 		}
@@ -375,16 +351,16 @@ func testPowerContent(d *mmapwal.DiskStorage, m *testLogModel) error {
 	return nil
 }
 
-func testPowerEntry(e *raftpb.Entry, m *testLogModel, i uint64) error {
-	if e.GetIndex() != i || e.GetTerm() != m.term(i) {
-		return fmt.Errorf("entry %d of term %d where %d of %d belongs", e.GetIndex(), e.GetTerm(), i, m.term(i))
+func testPowerEntry(e *raftpb.Entry, m *oracle.Model, i uint64) error {
+	if e.GetIndex() != i || e.GetTerm() != m.Term(i) {
+		return fmt.Errorf("entry %d of term %d where %d of %d belongs", e.GetIndex(), e.GetTerm(), i, m.Term(i))
 	}
 	var want []byte
-	if i >= m.cleared {
-		want = m.data(i, m.term(i))
+	if i >= m.Cleared {
+		want = m.Data(i, m.Term(i))
 	}
 	if !bytes.Equal(e.GetData(), want) {
-		return fmt.Errorf("entry %d of term %d has %d bytes of data, want %d, or they differ", i, m.term(i), len(e.GetData()), len(want))
+		return fmt.Errorf("entry %d of term %d has %d bytes of data, want %d, or they differ", i, m.Term(i), len(e.GetData()), len(want))
 	}
 	return nil
 }
@@ -396,10 +372,10 @@ func (h *testPower) image() *simdisk.FS {
 	disk := h.disk.Crash(h.r)
 	for h.r.IntN(3) == 0 {
 		disk.CutAt(h.someStep())
-		d, gate, err := h.open(disk)
+		d, background, err := h.open(disk)
 		if err == nil {
 			h.check(d)
-			gate.set(true)
+			background.end()
 			_ = d.Close()
 		} else if disk.IsCut() {
 			h.count.inRecovery++
@@ -418,28 +394,28 @@ func (h *testPower) someStep() int { return 1 + h.r.IntN(1<<h.r.IntN(11)) }
 
 // usable recovers disk, saves to it, and opens it again.
 func (h *testPower) usable(disk *simdisk.FS) {
-	d, gate, err := h.open(disk)
+	d, background, err := h.open(disk)
 	if err != nil {
 		h.fail("recovery: %v", err)
 	}
 	m := h.check(d)
-	term := max(m.hard[0], m.term(m.last())) + 1
-	op := testLogOp{hard: [3]uint64{term, 1, m.hard[2]}, from: m.last() + 1, terms: []uint64{term}}
-	if err := op.do(d, m); err != nil {
+	term := max(m.Hard[0], m.Term(m.Last())) + 1
+	op := oracle.Op{Hard: [3]uint64{term, 1, m.Hard[2]}, From: m.Last() + 1, Terms: []uint64{term}}
+	if err := op.Do(d, m); err != nil {
 		h.fail("save after recovery: %v", err)
 	}
-	outcomes := op.outcomes(m)
-	gate.set(true)
+	outcomes := op.Outcomes(m)
+	background.end()
 	if err := d.Close(); err != nil {
 		h.fail("close after recovery: %v", err)
 	}
 	saved := *h
 	h.settle(outcomes[len(outcomes)-1])
-	if d, gate, err = h.open(disk); err != nil {
+	if d, background, err = h.open(disk); err != nil {
 		h.fail("reopened: %v", err)
 	}
 	h.check(d)
-	gate.set(true)
+	background.end()
 	_ = d.Close()
 	h.models, h.noted, h.m = saved.models, saved.noted, saved.m
 }
@@ -447,7 +423,7 @@ func (h *testPower) usable(disk *simdisk.FS) {
 // run is one history: calls, a cut or kill, recovery, and more calls.
 func (h *testPower) run() {
 	h.count.histories++
-	h.settle(&testLogModel{data: testPowerData, retain: h.retain})
+	h.settle(&oracle.Model{Data: testPowerData, Retain: h.retain})
 	h.disk = simdisk.New()
 	if err := errors.Join(h.disk.MkdirAll(testPowerDir)); err != nil {
 		h.fail("%v", err)

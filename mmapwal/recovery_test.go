@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/seed-2fef92ad/raftwal/internal/oracle"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs/vfstest"
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
@@ -48,7 +49,7 @@ func testLogRange(t testing.TB, d *mmapwal.DiskStorage, first, last uint64) {
 		t.Fatalf("%d entries, %v", len(es), err)
 	}
 	for _, e := range es {
-		if want := testLogData(e.GetIndex(), e.GetTerm(), len(e.GetData())); string(e.GetData()) != string(want) {
+		if want := oracle.Data(e.GetIndex(), e.GetTerm(), len(e.GetData())); string(e.GetData()) != string(want) {
 			t.Fatalf("entry %d, term %d has other data", e.GetIndex(), e.GetTerm())
 		}
 	}
@@ -460,7 +461,7 @@ func testLogWithSnapshotFile(t *testing.T) (dir, file string) {
 	t.Helper()
 	dir = t.TempDir()
 	d := testLogOpen(t, dir)
-	if err := d.Save(testLogHard(2, 1, 9), testLogEntries(10, 12, 2, 10), testLogSnapshot(9, 2, testLogData(9, 2, 10_000))); err != nil {
+	if err := d.Save(testLogHard(2, 1, 9), testLogEntries(10, 12, 2, 10), testLogSnapshot(9, 2, oracle.Data(9, 2, 10_000))); err != nil {
 		t.Fatal(err)
 	}
 	testLogClose(t, d)
@@ -490,11 +491,11 @@ func TestDamagedSnapshotFile(t *testing.T) {
 	d := testLogOpen(t, dir)
 	_, err := d.Snapshot()
 	testLogCorrupt(t, err, file)
-	if err := d.Save(nil, nil, testLogSnapshot(11, 2, testLogData(11, 2, 5000))); err != nil { // a new one heals
+	if err := d.Save(nil, nil, testLogSnapshot(11, 2, oracle.Data(11, 2, 5000))); err != nil { // a new one heals
 		t.Fatal(err)
 	}
 	snap, err := d.Snapshot()
-	if err != nil || !slices.Equal(snap.GetData(), testLogData(11, 2, 5000)) {
+	if err != nil || !slices.Equal(snap.GetData(), oracle.Data(11, 2, 5000)) {
 		t.Fatalf("%d bytes, %v", len(snap.GetData()), err)
 	}
 	testLogUsable(t, d, dir)

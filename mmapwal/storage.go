@@ -32,6 +32,7 @@ import (
 
 	"github.com/seed-2fef92ad/raftwal/cleanup"
 	"github.com/seed-2fef92ad/raftwal/entryfile"
+	"github.com/seed-2fef92ad/raftwal/internal/host"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"github.com/seed-2fef92ad/raftwal/metafile"
 	"go.etcd.io/raft/v3"
@@ -40,6 +41,7 @@ import (
 // DiskStorage is a Raft log in a directory. Open returns one.
 type DiskStorage struct {
 	opts Options
+	host host.Host
 	fsys vfs.FS
 	dir  string
 	log  *slog.Logger

@@ -1,0 +1,22 @@
+// Package host is what the engine runs on: a file system, random numbers and
+// goroutines. Tests give it others, so that a seed tells all that happens.
+package host
+
+import (
+	"crypto/rand"
+	"io"
+
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+)
+
+// Host is what the engine runs on.
+type Host struct {
+	FS     vfs.FS
+	Random io.Reader      // for ids, salts and keys
+	Go     func(f func()) // runs f in the background
+}
+
+// OS returns the operating system's.
+func OS() Host {
+	return Host{FS: vfs.OS(), Random: rand.Reader, Go: func(f func()) { go f() }}
+}
