@@ -2,9 +2,12 @@ package entryfile
 
 import (
 	"errors"
+	"fmt"
 	"syscall"
 
+	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
 	"github.com/seed-2fef92ad/raftwal/internal/page"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"go.etcd.io/raft/v3/raftpb"
 )
 
@@ -59,7 +62,7 @@ func (f *File) Reserve(dataBytes int64, count int) error {
 	}
 	want = min(max(want, f.slotsEnd+slotStep), headerPage0)
 	if err := f.mem.Populate(f.slotsEnd, want-f.slotsEnd); err != nil {
-		return err
+		return f.explainFault(err)
 	}
 	f.slotsEnd = want
 	return nil
@@ -70,10 +73,19 @@ func (f *File) reserveData(to int64) error {
 		return err
 	}
 	if err := f.mem.Populate(f.reserved, to-f.reserved); err != nil {
-		return err
+		return f.explainFault(err)
 	}
 	f.reserved = to
 	return nil
+}
+
+// explainFault tells a file that somebody has cut short from a full disk.
+func (f *File) explainFault(err error) error {
+	size, sizeErr := f.file.Size()
+	if !errors.Is(err, vfs.ErrFault) || sizeErr != nil || size >= f.header.Size {
+		return err
+	}
+	return fmt.Errorf("%w (%w)", corrupt.At(f.path, size, "cut short while in use: %d bytes of %d are left", size, f.header.Size), err)
 }
 
 func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }

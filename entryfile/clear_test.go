@@ -70,7 +70,7 @@ func punch(t testing.TB, f *File, extents []Extent) {
 func TestClearFreesBlocks(t *testing.T) {
 	f, es := bigFile(t)
 	before := blocks(t, f.Path())
-	extents, err := f.Clear(51)
+	extents, err := clearBelow(f, 51)
 	must(t, err)
 	punch(t, f, extents)
 	freed := before - blocks(t, f.Path())
@@ -86,7 +86,7 @@ func TestClearSteps(t *testing.T) {
 	f, es := bigFile(t)
 	to, most := int64(DataStart), uint64(0)
 	for _, below := range []uint64{0, 1, 2, 10, 10, 5, 21, 45, 60, 1000} {
-		extents, err := f.Clear(below)
+		extents, err := clearBelow(f, below)
 		must(t, err)
 		for _, e := range extents {
 			if e.From < to || e.To <= e.From || e.To > f.End() {
@@ -113,7 +113,7 @@ func TestClearedFileHeals(t *testing.T) {
 	for _, below := range []uint64{2, 20, 21, 41, 59, 60} {
 		t.Run(fmt.Sprint(below), func(t *testing.T) {
 			f, es := bigFile(t)
-			extents, err := f.Clear(below)
+			extents, err := clearBelow(f, below)
 			must(t, err)
 			punch(t, f, extents)
 			zero(t, f, 0, 59*SlotBytes)
@@ -145,7 +145,7 @@ func TestClearedFileHeals(t *testing.T) {
 // TestClearedConfChangesChecked: what must stay is checked as before.
 func TestClearedConfChangesChecked(t *testing.T) {
 	f, _ := bigFile(t)
-	_, err := f.Clear(50)
+	_, err := clearBelow(f, 50)
 	must(t, err)
 	flip(t, f, recordAt(t, f, 40)+100)
 	_, err = get(f, 1, 60, 50)
@@ -172,7 +172,7 @@ func TestClearRefused(t *testing.T) {
 	save(t, others, entries(1, 5*maxDigest+6, 1))
 	must(t, others.Seal())
 	for name, f := range map[string]*File{"not sealed": open, "empty": empty, "many terms": terms, "many conf changes": others} {
-		if extents, err := f.Clear(5); extents != nil || err != nil {
+		if extents, err := clearBelow(f, 5); extents != nil || err != nil {
 			t.Errorf("%s: %v, error %v", name, extents, err)
 		}
 	}
@@ -187,7 +187,7 @@ func TestClearRefused(t *testing.T) {
 	full := prepare(t)
 	save(t, full, entries(1, 5*maxDigest+1, 1)) // just fits
 	must(t, full.Seal())
-	if extents, err := reopen(t, full).Clear(100); len(extents) == 0 || err != nil {
+	if extents, err := clearBelow(reopen(t, full), 100); len(extents) == 0 || err != nil {
 		t.Errorf("%v, error %v", extents, err)
 	}
 }
@@ -197,7 +197,7 @@ func TestPunchFails(t *testing.T) {
 	es := plain(1, 60, 5000)
 	f := prepareOn(t, fsys, t.TempDir(), es...)
 	must(t, f.Seal())
-	extents, err := f.Clear(30)
+	extents, err := clearBelow(f, 30)
 	must(t, err)
 	wantErr(t, f.Punch(extents), errors.ErrUnsupported)
 	wantCleared(t, f, es, 30)

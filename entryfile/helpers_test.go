@@ -231,3 +231,12 @@ func wantNoFile(t testing.TB, dir string) {
 		t.Errorf("left behind: %v", left)
 	}
 }
+
+// clearBelow clears the entries below an index.
+func clearBelow(f *File, below uint64) ([]Extent, error) {
+	until, err := f.ClearEnd(below)
+	if err != nil {
+		return nil, err
+	}
+	return f.Clear(until)
+}

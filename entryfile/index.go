@@ -84,7 +84,7 @@ func (x *Index) truncate(i uint64) {
 	if i > x.first {
 		keep = int(i - x.first)
 	}
-	x.records = append(make([]uint32, 0, cap(x.records)), x.records[:keep]...)
+	x.records = append(make([]uint32, 0, keep+keep/4+16), x.records[:keep]...)
 	terms := sort.Search(len(x.terms), func(k int) bool { return x.terms[k].First >= i })
 	others := sort.Search(len(x.others), func(k int) bool { return x.others[k].Index >= i })
 	x.terms = append([]Run(nil), x.terms[:terms]...)

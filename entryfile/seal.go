@@ -121,23 +121,27 @@ func (f *File) Reseal(last uint64) error {
 // Extent is a range of bytes in a file.
 type Extent struct{ From, To int64 }
 
-// Clear records, durably, that the normal entries below the index may lose their
-// records, and returns where those are, for Punch. Other entries keep theirs. It
-// returns nothing if the file is not sealed, or if its terms and other entries
-// do not fit into the header, without which the slots could not be rebuilt.
-func (f *File) Clear(below uint64) ([]Extent, error) {
+// ClearEnd returns the offset up to which records may go when the entries below
+// the index are cleared, for Clear; 0 if none may: if the file is not sealed, or
+// its terms and other entries do not fit into the header, without which the
+// slots could not be rebuilt.
+func (f *File) ClearEnd(below uint64) (int64, error) {
 	seal := &f.header.Seal
-	if !f.header.Sealed || !seal.HasDigest || seal.Count == 0 || below <= seal.First {
-		return nil, nil
+	switch {
+	case !f.header.Sealed || !seal.HasDigest || seal.Count == 0 || below <= seal.First:
+		return 0, nil
+	case below > seal.Last:
+		return seal.End, nil
 	}
-	until := seal.End
-	if below <= seal.Last {
-		loc, err := f.Locate(nil, below)
-		if err != nil {
-			return nil, err
-		}
-		until = loc.Record
-	}
+	loc, err := f.Locate(nil, below)
+	return loc.Record, err
+}
+
+// Clear records, durably, that the records of normal entries that start below
+// the offset until may go, and returns where those are, for Punch. Other entries
+// keep theirs.
+func (f *File) Clear(until int64) ([]Extent, error) {
+	seal := &f.header.Seal
 	from := seal.Punched
 	if until <= from {
 		return nil, nil

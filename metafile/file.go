@@ -224,6 +224,9 @@ func (f *File) bothLost(errs *[pageCount]error) error {
 	if err != nil {
 		return err
 	}
+	if size == fileSize && f.buf == [page.Size]byte{} {
+		return corrupt.At(f.name, 0, "the file has been zeroed: restore a backup, or add the node to its group anew")
+	}
 	if looksLikeDgraph(f.buf[:], size) {
 		return fmt.Errorf("%s: %w", f.name, ErrDgraph)
 	}

@@ -259,6 +259,7 @@ func TestForeignAndShortFiles(t *testing.T) {
 		{"short text", text[:100], ErrForeign},
 		{"text of a page", text[:page.Size], ErrForeign},
 		{"empty", nil, nil},
+		{"zeroed", make([]byte, fileSize), nil},
 		{"cut in page 0", ours(2000), ErrForeign}, // too little to know
 		{"page 0 only", ours(page.Size), nil},
 		{"half", ours(fileSize / 2), nil},

@@ -3,6 +3,7 @@ package mmapwal_test
 import (
 	"errors"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,6 +67,7 @@ func testLogBadEntries() []testLogBad {
 		testLogBadSave("term falls where a suffix is replaced", testLogEntry(15, 1, 10)),
 		testLogBadSave("term falls behind the compacted entry", testLogEntry(6, 0, 10)),
 		testLogBadSave("index 0", testLogEntry(0, 3, 10)),
+		testLogBadSave("highest index", testLogEntry(math.MaxUint64, 3, 10)),
 		testLogBadSave("term 0", testLogEntry(31, 0, 10)),
 		testLogBadSave("no fields", &raftpb.Entry{}),
 		testLogBadSave("type below 0", testLogTyped(31, 3, -1)),
@@ -95,6 +97,7 @@ func testLogBadSnapshots() []testLogBad {
 		{"snapshot of index 0 with members", save(testLogSnapshot(0, 0, nil)), []error{raft.ErrSnapOutOfDate}},
 		{"new snapshot beside a gap", save(testLogSnapshot(40, 4, large), testLogEntry(42, 4, 10)), []error{mmapwal.ErrInvalid}},
 		{"new snapshot beside a falling term", save(testLogSnapshot(40, 4, large), testLogEntry(41, 3, 10)), []error{mmapwal.ErrInvalid}},
+		{"snapshot of the highest index", save(testLogSnapshot(math.MaxUint64, 4, nil)), []error{mmapwal.ErrInvalid}},
 		{"snapshot of too many members", save(testLogSnapshotOf(40, 4, members)), []error{mmapwal.ErrInvalid}},
 		{"large snapshot of too many members", save(crowded), []error{mmapwal.ErrInvalid}},
 		{"create too many members", create(20, &raftpb.ConfState{Voters: members}), []error{mmapwal.ErrInvalid}},
@@ -212,6 +215,49 @@ func TestBadOptions(t *testing.T) {
 			if testLogExists(dir) {
 				t.Fatal("the directory was made")
 			}
+		})
+	}
+}
+
+func TestNoDirectoryName(t *testing.T) {
+	t.Chdir(t.TempDir())
+	_, err := mmapwal.Init("")
+	testLogIs(t, err, mmapwal.ErrInvalid)
+	if infos, _ := os.ReadDir("."); len(infos) > 0 {
+		t.Fatalf("%v was made", infos)
+	}
+}
+
+// TestSnapshotOfIndexZero: it starts a group, and is refused once that has begun.
+func TestSnapshotOfIndexZero(t *testing.T) {
+	start := func(size int, voters ...uint64) *raftpb.Snapshot {
+		s := testLogSnapshotOf(0, 0, voters)
+		s.Data = make([]byte, size)
+		return s
+	}
+	for name, begin := range map[string]func(d *mmapwal.DiskStorage) error{
+		"hard state": func(d *mmapwal.DiskStorage) error { return d.Save(testLogHard(1, 1, 0), nil, nil) },
+		"entry":      func(d *mmapwal.DiskStorage) error { return d.Save(nil, testLogEntries(1, 1, 1, 10), nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			d := testLogOpen(t, dir)
+			for _, s := range []*raftpb.Snapshot{start(10, 1), start(1000, 1, 2, 3)} {
+				if err := d.Save(nil, nil, s); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want := testLogContent(t, d)
+			testLogIs(t, d.Save(nil, nil, start(5000, 1)), mmapwal.ErrInvalid)
+			testLogSame(t, "content", testLogContent(t, d), want)
+			if err := begin(d); err != nil {
+				t.Fatal(err)
+			}
+			want = testLogContent(t, d)
+			testLogIs(t, d.Save(nil, nil, start(10, 1)), raft.ErrSnapOutOfDate)
+			testLogSame(t, "content", testLogContent(t, d), want)
+			testLogClose(t, d)
+			testLogSame(t, "reopened", testLogContentOf(t, dir), want)
 		})
 	}
 }
@@ -474,10 +520,19 @@ func TestInterruptedCreations(t *testing.T) {
 	for _, name := range names {
 		testLogWriteFile(t, filepath.Join(dir, name), []byte("left over"))
 	}
+	others := []string{"mine.snap", "mine.tmp", "1.wal.tmp", "0000000000000001-0000000000000002.snap.bak"}
+	for _, name := range others {
+		testLogWriteFile(t, filepath.Join(dir, name), []byte("somebody else's"))
+	}
 	d := testLogOpen(t, dir)
 	for _, name := range names {
 		if testLogExists(filepath.Join(dir, name)) {
 			t.Errorf("%s is still there", name)
+		}
+	}
+	for _, name := range others {
+		if !testLogExists(filepath.Join(dir, name)) {
+			t.Errorf("%s is gone", name)
 		}
 	}
 	testLogSame(t, "content", testLogContent(t, d), content)

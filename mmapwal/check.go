@@ -19,7 +19,8 @@ func (d *DiskStorage) check(p *plan, es []*raftpb.Entry, snap *raftpb.Snapshot) 
 		if at.Index == math.MaxUint64 {
 			return invalidf("the snapshot has the highest index there is; nothing could follow it")
 		}
-		if at.Index <= v.meta.Snapshot.Index && v.meta.Snapshot.Index != 0 {
+		begun := v.last > 0 || v.meta.HardState.Stored
+		if at.Index <= v.meta.Snapshot.Index && begun {
 			return raft.ErrSnapOutOfDate
 		}
 		keeps, err := d.holds(v, at)

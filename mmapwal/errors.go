@@ -64,7 +64,7 @@ func invalidf(format string, args ...any) error {
 
 // reserving translates an error of making room, before anything was stored.
 func reserving(err error) error {
-	if errors.Is(err, ErrFault) && !errors.Is(err, ErrNoSpace) {
+	if errors.Is(err, ErrFault) && !errors.Is(err, ErrNoSpace) && !errors.Is(err, ErrCorrupt) {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	return noSpace(err)

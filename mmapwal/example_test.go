@@ -69,9 +69,16 @@ func Example_rawNode() {
 	defer wal.Close()
 
 	// A new group starts with its members in a snapshot of index 0.
-	start := &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{ConfState: &raftpb.ConfState{Voters: []uint64{1}}}}
-	if err := wal.Save(nil, nil, start); err != nil {
+	_, members, err := wal.InitialState()
+	if err != nil {
 		log.Fatal(err)
+	}
+	if len(members.GetVoters()) == 0 {
+		members = &raftpb.ConfState{Voters: []uint64{1}}
+		start := &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{ConfState: members}}
+		if err := wal.Save(nil, nil, start); err != nil {
+			log.Fatal(err)
+		}
 	}
 	node, err := raft.NewRawNode(&raft.Config{
 		ID: 1, Storage: wal, ElectionTick: 10, HeartbeatTick: 1, MaxSizePerMsg: 1 << 20, MaxInflightMsgs: 256,

@@ -81,11 +81,11 @@ func (d *DiskStorage) openFiles(numbers []uint64) ([]loaded, error) {
 	if len(numbers) > 0 {
 		last = numbers[len(numbers)-1]
 	}
-	switch {
-	case m.Durable.File >= m.FirstFile && last < m.Durable.File:
+	if m.Durable.File >= m.FirstFile && last < m.Durable.File {
 		return nil, d.missing(m.Durable.File)
-	case m.Clean && last > m.Durable.File:
-		return nil, corrupt.At(filepath.Join(d.dir, entryfile.Name(last)), 0, "the log was closed cleanly without this file: it is of another time")
+	}
+	if err := d.checkAge(last); err != nil {
+		return nil, err
 	}
 	files := make([]loaded, 0, len(numbers))
 	for k, n := range numbers {
@@ -104,6 +104,15 @@ func (d *DiskStorage) openFiles(numbers []uint64) ([]loaded, error) {
 		files = append(files, l)
 	}
 	return files, nil
+}
+
+// checkAge: a log that was closed cleanly has no file behind the one it ended in.
+func (d *DiskStorage) checkAge(number uint64) error {
+	m := d.meta.Meta()
+	if !m.Clean || number <= m.Durable.File {
+		return nil
+	}
+	return corrupt.At(filepath.Join(d.dir, entryfile.Name(number)), 0, "the log was closed cleanly without this file: it is of another time")
 }
 
 func (d *DiskStorage) openFile(number uint64) (loaded, error) {

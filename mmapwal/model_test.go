@@ -618,7 +618,7 @@ func (m *machine) installWithEntries() {
 
 // startGroup saves a snapshot of index 0, which sets the conf state only.
 func (m *machine) startGroup() {
-	if m.snapIndex() > 0 {
+	if h, _, _ := m.disk.InitialState(); h != nil || m.last() > 0 {
 		return
 	}
 	snap := &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{ConfState: &raftpb.ConfState{Voters: []uint64{1, m.term}}}}

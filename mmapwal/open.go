@@ -45,9 +45,12 @@ func Open(dir string, opts *Options) (*DiskStorage, error) {
 		return nil, err
 	}
 	started := time.Now()
-	d := &DiskStorage{opts: o, host: o.host, fsys: o.host.FS, dir: filepath.Clean(dir), log: o.Logger}
+	d := &DiskStorage{opts: o, host: o.host, fsys: o.host.FS, dir: dir, log: o.Logger}
+	if dir != "" {
+		d.dir = filepath.Clean(dir)
+	}
 	if err := d.open(); err != nil {
-		return nil, fmt.Errorf("mmapwal: open %s: %w", d.dir, errors.Join(opening(err), d.release()))
+		return nil, fmt.Errorf("mmapwal: open %q: %w", d.dir, errors.Join(opening(err), d.release()))
 	}
 	d.recovery.Duration = time.Since(started)
 	d.logOpened()
@@ -66,6 +69,9 @@ func OpenOn(h host.Host, dir string, opts *Options) (*DiskStorage, error) {
 }
 
 func (d *DiskStorage) open() error {
+	if d.dir == "" {
+		return invalidf("the name of the directory is empty")
+	}
 	if d.opts.ReadOnly {
 		return d.openReadOnly()
 	}
@@ -274,12 +280,13 @@ func (d *DiskStorage) openReadOnly() error {
 	const tries = 10
 	for try := 1; ; try++ {
 		err := d.loadReadOnly()
-		torn := errors.Is(err, ErrCorrupt) || errors.Is(err, fs.ErrNotExist) && d.meta != nil
-		if !torn || try == tries || d.meta != nil && !d.changed() {
+		gone := errors.Is(err, fs.ErrNotExist) && d.meta != nil // removed since the directory was listed
+		torn := errors.Is(err, ErrCorrupt) && (d.meta == nil || d.changed())
+		if !gone && !torn || try == tries {
 			return err
 		}
 		_ = d.release()
-		d.meta, d.files, d.tail, d.snapshot = nil, nil, nil, nil
+		d.meta, d.files, d.tail, d.snapshot, d.recovery = nil, nil, nil, nil, Recovery{}
 		time.Sleep(time.Duration(try) * time.Millisecond)
 	}
 }

@@ -114,6 +114,9 @@ func (d *DiskStorage) numberBefore(n uint64) uint64 {
 func (d *DiskStorage) prepareSnapshot(p *plan, snap *raftpb.Snapshot) error {
 	p.meta = d.meta.Meta()
 	inFile := proto.Size(snap) >= metafile.MaxInlineSnapshot
+	if inFile && snap.GetMetadata().GetIndex() == 0 {
+		return invalidf("a snapshot of index 0 has at most %d bytes; it has %d", metafile.MaxInlineSnapshot-1, proto.Size(snap))
+	}
 	if err := p.meta.SetSnapshot(snap, inFile); err != nil {
 		if errors.Is(err, metafile.ErrTooLarge) {
 			return invalidf("%w", err)

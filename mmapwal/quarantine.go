@@ -52,6 +52,9 @@ func (d *DiskStorage) keepValidPrefix(numbers []uint64) error {
 // its first records are whole and continue the log, which reaches up to reach;
 // none if it cannot be used.
 func (d *DiskStorage) inspect(number uint64, k int, numbers []uint64, reach uint64) (loaded, error) {
+	if err := d.checkAge(number); err != nil {
+		return loaded{}, err
+	}
 	l, err := d.openFile(number)
 	if err != nil {
 		return loaded{}, err

@@ -2,6 +2,7 @@ package mmapwal_test
 
 import (
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/seed-2fef92ad/raftwal/internal/oracle"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs/simdisk"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs/vfstest"
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
 	"go.etcd.io/raft/v3/raftpb"
@@ -394,6 +396,94 @@ func testLogNoticed(t *testing.T, dir string) {
 		_, err = d.Entries(1, 25, math.MaxUint64)
 	}
 	testLogIs(t, err, mmapwal.ErrCorrupt)
+}
+
+// TestFileOfAnotherTime: a file behind the one that a clean log ended in is
+// refused, or put aside, however well it continues the log.
+func TestFileOfAnotherTime(t *testing.T) {
+	dir := t.TempDir()
+	testLogThreeFiles(t, dir)
+	later := testLogCopyDir(t, dir)
+	d := testLogOpen(t, later)
+	testLogSave(t, d, nil, testLogEntries(25, 34, 1, 110_000))
+	testLogClose(t, d)
+	testLogCopyFile(t, filepath.Join(later, "00003.wal"), filepath.Join(dir, "00003.wal"))
+	testLogCopyFile(t, filepath.Join(later, "00004.wal"), filepath.Join(dir, "00004.wal"))
+	_, err := mmapwal.Open(dir, testLogOptions())
+	testLogCorrupt(t, err, filepath.Join(dir, "00004.wal"))
+	d = testLogOpen(t, dir, testLogKeepPrefix)
+	if aside := d.Stats().Recovery.SetAside; !slices.Contains(aside, filepath.Join(dir, "00004.wal.corrupt")) {
+		t.Errorf("put aside: %v", aside)
+	}
+	testLogUsable(t, d, dir)
+}
+
+// TestNumbersAreNotReused: after a power cut that takes the file up to which data
+// is cleared, what is written anew is not taken for cleared.
+func TestNumbersAreNotReused(t *testing.T) {
+	seed := testLogSeed(t)
+	lost := 0
+	for k := range uint64(40) {
+		disk := simdisk.New()
+		if err := disk.MkdirAll("/log"); err != nil {
+			t.Fatal(err)
+		}
+		d := testLogOpen(t, "/log", testLogOn(disk), testLogNoSync)
+		testLogSave(t, d, nil, testLogEntries(1, 5, 1, 3000))
+		if err := d.TruncateEntriesUntil(6); err != nil {
+			t.Fatal(err)
+		}
+		image := disk.Crash(rand.New(rand.NewPCG(seed, k)))
+		full := vfstest.New(image, vfstest.FailFrom(1, syscall.ENOSPC, vfstest.OpCreate))
+		testLogClose(t, testLogOpen(t, "/log", testLogOn(full))) // removes the empty file, and makes none
+		d = testLogOpen(t, "/log", testLogOn(image))
+		last, _ := d.LastIndex()
+		if last == 0 {
+			lost++
+		}
+		testLogSave(t, d, nil, testLogEntries(last+1, last+5, 1, 3000))
+		es, err := d.Entries(last+1, last+6, math.MaxUint64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range es {
+			if len(e.GetData()) != 3000 {
+				t.Fatalf("image %d: entry %d has %d bytes of data", k, e.GetIndex(), len(e.GetData()))
+			}
+		}
+	}
+	if lost == 0 {
+		t.Fatal("no image lost the file")
+	}
+}
+
+// TestReadsBesideTruncations: a reader that meets data on its way out is not
+// told of damage.
+func TestReadsBesideTruncations(t *testing.T) {
+	dir := t.TempDir()
+	testLogThreeFiles(t, dir)
+	d := testLogOpen(t, dir)
+	done := make(chan error)
+	go func() {
+		var err error
+		for below := uint64(2); below <= 25 && err == nil; below++ {
+			err = d.TruncateEntriesUntil(below)
+		}
+		done <- err
+	}()
+	for {
+		if _, err := d.Entries(1, 25, math.MaxUint64); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			return
+		default:
+		}
+	}
 }
 
 // TestKeepValidPrefixOfWholeLog: without damage nothing is put aside.

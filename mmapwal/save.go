@@ -18,7 +18,8 @@ import (
 // newer than the present one. If the log has the entry at the snapshot's index
 // with the snapshot's term, the entries behind it are kept; if not, the snapshot
 // empties the log. FirstIndex becomes the snapshot's index + 1. A snapshot of
-// index 0 with a conf state is the way to start a group.
+// index 0 with a conf state is the way to start a group; it is out of date once
+// there is an entry or a hard state.
 //
 // Errors: ErrInvalid, raft.ErrSnapOutOfDate and ErrNoSpace leave the log as it
 // was, and usable. ErrPoisoned leaves what is on the disk for the next Open to

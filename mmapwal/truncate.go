@@ -1,7 +1,6 @@
 package mmapwal
 
 import (
-	"errors"
 	"sort"
 
 	"github.com/seed-2fef92ad/raftwal/metafile"
@@ -78,11 +77,12 @@ func (d *DiskStorage) end() metafile.End {
 // clearFile gives back the blocks of a sealed file that hold cleared entries, or
 // ones that a later file supersedes.
 func (d *DiskStorage) clearFile(s segment, below uint64) error {
-	extents, err := s.file.Clear(min(below, s.last+1))
+	until, err := s.file.ClearEnd(min(below, s.last+1))
 	if err != nil {
-		if errors.Is(err, ErrCorrupt) {
-			return err
-		}
+		return err
+	}
+	extents, err := s.file.Clear(until)
+	if err != nil {
 		return d.poison(err)
 	}
 	if err := s.file.Punch(extents); err != nil {

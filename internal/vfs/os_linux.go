@@ -8,8 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// allocate leaves the length alone, so that a file that somebody has cut short
+// does not quietly get it back.
 func allocate(fd int, off, n int64) error {
-	return unix.Fallocate(fd, 0, off, n)
+	return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, off, n)
 }
 
 func punch(fd int, off, n int64) error {
@@ -60,7 +62,7 @@ const (
 // records carry checksums of their own. Where it cannot, nothing is lost but speed.
 func overwriteInPlace(f *os.File) {
 	var stat unix.Statfs_t
-	if unix.Fstatfs(int(f.Fd()), &stat) != nil || stat.Type != unix.BTRFS_SUPER_MAGIC {
+	if unix.Fstatfs(int(f.Fd()), &stat) != nil || uint32(stat.Type) != unix.BTRFS_SUPER_MAGIC {
 		return
 	}
 	var flags int32
