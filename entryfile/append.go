@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"syscall"
 
+	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
 	"github.com/seed-2fef92ad/raftwal/internal/page"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
@@ -23,16 +24,28 @@ func (f *File) Room(es []*raftpb.Entry) (count int, bytes int64) {
 	} else if slots > 0 && first != f.index.Last()+1 {
 		return 0, 0 // replaces a suffix that starts in an older file
 	}
-	return fit(es, int(slots), f.header.Size-f.end)
+	return fit(es, int(slots), f.header.Size-f.end, f.secret.overhead())
 }
 
-// Fit returns how many of es an empty file with a data region of free bytes
-// takes, and how many bytes of records they are.
-func Fit(es []*raftpb.Entry, free int64) (count int, bytes int64) { return fit(es, 0, free) }
+// Fit returns how many of es the empty file that s describes takes, and how many
+// bytes of records they are.
+func (s *Spec) Fit(es []*raftpb.Entry) (count int, bytes int64) {
+	return fit(es, 0, s.DataBytes, s.overhead())
+}
 
-func fit(es []*raftpb.Entry, slots int, free int64) (count int, bytes int64) {
+// RecordBytes returns what an entry with n bytes of data takes in the file.
+func (s *Spec) RecordBytes(n int) int64 { return RecordBytes(n + s.overhead()) }
+
+func (s *Spec) overhead() int {
+	if s.Keys == nil {
+		return 0
+	}
+	return encryption.TagBytes
+}
+
+func fit(es []*raftpb.Entry, slots int, free int64, overhead int) (count int, bytes int64) {
 	for _, e := range es {
-		n := RecordBytes(len(e.GetData()))
+		n := RecordBytes(len(e.GetData()) + overhead)
 		if slots+count == MaxSlots || bytes+n > free {
 			break
 		}
@@ -102,7 +115,7 @@ func (f *File) Append(es []*raftpb.Entry) error {
 	f.index.truncate(es[0].GetIndex())
 	kept := f.index.Len()
 	for _, e := range es {
-		r := recordOf(e, f.durable)
+		r := recordOf(e, f.durable, f.secret.overhead())
 		if err := f.storeRecord(r, e.GetData()); err != nil {
 			return err
 		}
@@ -114,8 +127,13 @@ func (f *File) Append(es []*raftpb.Entry) error {
 
 // storeRecord stores a record at the end: in one piece if it is small, the
 // payload from where it is if not.
-func (f *File) storeRecord(r record, payload []byte) error {
-	r.encode(f.buf[:], payload, f.header.Salt)
+func (f *File) storeRecord(r record, data []byte) error {
+	r.encode(f.buf[:])
+	payload, err := f.secret.seal(f.buf[RecordHeaderBytes:], f.end, data, f.buf[:RecordHeaderBytes])
+	if err != nil {
+		return err
+	}
+	sealRecord(f.buf[:], payload, f.header.Salt)
 	total := r.bytes()
 	if total <= int64(len(f.buf)) {
 		n := RecordHeaderBytes + copy(f.buf[RecordHeaderBytes:], payload)

@@ -190,7 +190,7 @@ func TestRoomForSlots(t *testing.T) {
 	if n, bytes := f.Room(es); n != MaxSlots || bytes != MaxSlots*32 {
 		t.Errorf("room for %d entries, %d bytes", n, bytes)
 	}
-	if n, _ := Fit(es, 4<<20); n != MaxSlots {
+	if n, _ := (&Spec{DataBytes: 4 << 20}).Fit(es); n != MaxSlots {
 		t.Errorf("%d entries fit", n)
 	}
 	save(t, f, es[:MaxSlots-1])
@@ -217,7 +217,7 @@ func TestRoomForData(t *testing.T) {
 	if n, bytes := f.Room(es); n != 4 || bytes != 4<<20 {
 		t.Errorf("room for %d entries, %d bytes", n, bytes)
 	}
-	if n, bytes := Fit(es, 3<<20+RecordBytes(each)-1); n != 3 || bytes != 3<<20 {
+	if n, bytes := (&Spec{DataBytes: 3<<20 + RecordBytes(each) - 1}).Fit(es); n != 3 || bytes != 3<<20 {
 		t.Errorf("%d entries fit, %d bytes", n, bytes)
 	}
 	save(t, f, es[:4])

@@ -14,10 +14,12 @@ package entryfile
 import (
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 
+	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
 	"github.com/seed-2fef92ad/raftwal/internal/page"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
@@ -28,7 +30,11 @@ type Spec struct {
 	Number, Prev uint64 // of the file, and of the one before it
 	LogID        uint64
 	Salt         uint32 // random
+	PrevSalt     uint32 // of the file before it
 	DataBytes    int64  // capacity for records
+
+	Keys   *encryption.DirectoryKey // nil: not encrypted
+	Random io.Reader                // for the data key
 }
 
 // File is an entry file. Those methods that write must not run concurrently with
@@ -41,7 +47,8 @@ type File struct {
 	file   vfs.File
 	mem    vfs.Mapping
 	header Header
-	page   int64 // offset of the header page that counts
+	page   int64   // offset of the header page that counts
+	secret *secret // nil: not encrypted
 
 	index    Index // live entries; empty once sealed
 	end      int64 // of the records
@@ -57,6 +64,8 @@ type File struct {
 	refs    atomic.Int64
 	healing sync.Mutex
 	healed  atomic.Pointer[Index] // of a sealed file with damaged slots
+
+	slotsChecked atomic.Bool // of a sealed encrypted file
 }
 
 // Sizes of the steps in which space is made ready, in bytes.
@@ -72,13 +81,19 @@ func Prepare(fsys vfs.FS, dir string, spec Spec, dataBytes int64, count int) (_ 
 	f := &File{
 		fsys: fsys, dir: dir, path: filepath.Join(dir, Name(spec.Number)),
 		header: Header{
-			Number: spec.Number, Prev: spec.Prev, LogID: spec.LogID, Salt: spec.Salt,
+			Number: spec.Number, Prev: spec.Prev, LogID: spec.LogID, Salt: spec.Salt, PrevSalt: spec.PrevSalt,
 			Size: DataStart + roundUp(spec.DataBytes, page.Size),
 		},
 		page: headerPage1, end: DataStart, durable: DataStart, reserved: DataStart,
 		restored: true,
 	}
 	f.refs.Store(1)
+	if f.secret, err = newSecret(&spec); err != nil {
+		return nil, err
+	}
+	if f.secret != nil {
+		f.header.WrappedKey = f.secret.wrapped
+	}
 	if f.file, err = vfs.CreateAnew(fsys, f.temporary()); err != nil {
 		return nil, err
 	}
@@ -129,9 +144,11 @@ func (f *File) Discard() {
 
 // Open opens the file with the given number of log logID and reads its header.
 // It changes nothing on disk. A sealed file can be read at once; another needs
-// Scan or Continue first. Damage, a cut and a file of another log are a
-// *corrupt.Error.
-func Open(fsys vfs.FS, dir string, number, logID uint64, readOnly bool) (_ *File, err error) {
+// Scan or Continue first. keys are needed for an encrypted file.
+//
+// Damage, a cut and a file of another log are a *corrupt.Error;
+// encryption.ErrKeyRequired, encryption.ErrTampered.
+func Open(fsys vfs.FS, dir string, number, logID uint64, keys *encryption.DirectoryKey, readOnly bool) (_ *File, err error) {
 	f := &File{fsys: fsys, dir: dir, path: filepath.Join(dir, Name(number))}
 	f.refs.Store(1)
 	if f.file, err = fsys.Open(f.path, readOnly); err != nil {
@@ -152,38 +169,44 @@ func Open(fsys vfs.FS, dir string, number, logID uint64, readOnly bool) (_ *File
 	if f.mem, err = f.file.Map(size); err != nil {
 		return nil, err
 	}
-	if err := f.loadHeader(); err != nil {
+	p, err := f.loadHeader()
+	if err != nil {
 		return nil, err
 	}
 	if err := f.checkHeader(number, logID, size); err != nil {
 		return nil, err
 	}
+	if f.secret, err = openSecret(&f.header, p, keys); err != nil {
+		return nil, f.explainSecret(err)
+	}
 	return f, nil
 }
 
-func (f *File) loadHeader() error {
+// loadHeader finds the header page that counts, and returns it.
+func (f *File) loadHeader() ([]byte, error) {
+	var raw [2][page.Size]byte
 	var pages [2]Header
 	var errs [2]error
 	for i, at := range [2]int64{headerPage0, headerPage1} {
-		if err := f.guard(func(mem []byte) error { copy(f.buf[:], mem[at:]); return nil }); err != nil {
-			return err
+		if err := f.guard(func(mem []byte) error { copy(raw[i][:], mem[at:]); return nil }); err != nil {
+			return nil, err
 		}
-		pages[i], errs[i] = decodeHeader(f.buf[:])
+		pages[i], errs[i] = decodeHeader(raw[i][:])
 	}
 	for _, err := range errs {
 		if errors.Is(err, ErrVersion) {
-			return fmt.Errorf("%s: %w: open it with that version", f.path, err)
+			return nil, fmt.Errorf("%s: %w: open it with that version", f.path, err)
 		}
 	}
-	switch {
-	case errs[0] != nil && errs[1] != nil:
-		return corrupt.At(f.path, headerPage0, "both header pages are damaged: %v; %v", errs[0], errs[1])
-	case errs[0] != nil || errs[1] == nil && pages[1].sequence > pages[0].sequence:
-		f.header, f.page = pages[1], headerPage1
-	default:
-		f.header, f.page = pages[0], headerPage0
+	if errs[0] != nil && errs[1] != nil {
+		return nil, corrupt.At(f.path, headerPage0, "both header pages are damaged: %v; %v", errs[0], errs[1])
 	}
-	return nil
+	if errs[0] != nil || errs[1] == nil && pages[1].sequence > pages[0].sequence {
+		f.header, f.page = pages[1], headerPage1
+		return raw[1][:], nil
+	}
+	f.header, f.page = pages[0], headerPage0
+	return raw[0][:], nil
 }
 
 func (f *File) checkHeader(number, logID uint64, size int64) error {
@@ -204,11 +227,16 @@ func (f *File) checkHeader(number, logID uint64, size int64) error {
 	return nil
 }
 
-// Path, Number, Prev and Size come from the header.
+// Path, Number, Salt, Prev, PrevSalt and Size come from the header.
 func (f *File) Path() string   { return f.path }
 func (f *File) Number() uint64 { return f.header.Number }
+func (f *File) Salt() uint32   { return f.header.Salt }
 func (f *File) Prev() uint64   { return f.header.Prev }
-func (f *File) Size() int64    { return f.header.Size }
+
+// PrevSalt returns the salt of the file before it, as it was then.
+func (f *File) PrevSalt() uint32 { return f.header.PrevSalt }
+
+func (f *File) Size() int64 { return f.header.Size }
 
 // Sealed reports whether the file takes no more entries.
 func (f *File) Sealed() bool { return f.header.Sealed }
@@ -262,6 +290,7 @@ func (f *File) Release() error {
 	if f.mem != nil {
 		err = f.mem.Close()
 	}
+	f.secret.wipe()
 	return errors.Join(err, f.file.Close())
 }
 

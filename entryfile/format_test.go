@@ -39,7 +39,7 @@ func TestGoldenRecord(t *testing.T) {
 
 func goldenHeader() Header {
 	return Header{
-		Number: 7, Prev: 6, LogID: testLog, Size: 2 << 20, Salt: testSalt, sequence: 2, Sealed: true,
+		Number: 7, Prev: 6, LogID: testLog, Size: 2 << 20, Salt: testSalt, PrevSalt: 0x5eed0000, sequence: 2, Sealed: true,
 		Seal: Seal{
 			Count: 3, First: 41, Last: 43, End: DataStart + 128, Punched: DataStart + 40, SlotsSum: 0x1badcafe,
 			HasDigest: true, Terms: []Run{{41, 2}, {42, 3}}, Others: []Other{{42, DataStart + 40, 1}},
@@ -55,7 +55,7 @@ func TestGoldenHeader(t *testing.T) {
 		t.Errorf("decoded\n%+v, want\n%+v", h, goldenHeader())
 	}
 	got := make([]byte, page.Size)
-	h.encode(got)
+	h.encode(got, nil)
 	if diff := golden.Diff(got, want); diff != "" {
 		t.Errorf("encoded again: %s", diff)
 	}
@@ -109,14 +109,14 @@ func TestSealedNonsense(t *testing.T) {
 	for _, test := range tests {
 		h := goldenHeader()
 		test.change(&h)
-		h.encode(p)
+		h.encode(p, nil)
 		if _, err := decodeHeader(p); err == nil {
 			t.Errorf("%s: no error", test.name)
 		}
 	}
 	for _, at := range []int{108, 112} {
 		h := goldenHeader()
-		h.encode(p)
+		h.encode(p, nil)
 		page.Order.PutUint32(p[at:], maxDigest+1)
 		page.Seal(p, atHeaderSum)
 		if _, err := decodeHeader(p); err == nil {
@@ -147,12 +147,13 @@ func TestEncodedSize(t *testing.T) {
 	r := seeded(t)
 	for range 2000 {
 		e := randomEntry(r)
-		rec := recordOf(e, DataStart)
-		if got, want := rec.encodedSize(), uint64(proto.Size(e)); got != want {
+		rec := recordOf(e, DataStart, 0)
+		if got, want := rec.encodedSize(0), uint64(proto.Size(e)); got != want {
 			t.Fatalf("%.200v: %d, want %d", e, got, want)
 		}
 		p := make([]byte, RecordHeaderBytes)
-		rec.encode(p, e.Data, r.Uint32())
+		rec.encode(p)
+		sealRecord(p, e.Data, r.Uint32())
 		rec.sum = page.Order.Uint32(p)
 		if got := decodeRecord(p); got != rec {
 			t.Fatalf("decoded %+v, want %+v", got, rec)

@@ -1,9 +1,11 @@
 package entryfile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
+	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/internal/page"
 )
 
@@ -20,7 +22,8 @@ import (
 //	40     8  log ID, as in wal.meta
 //	48     8  size of the file in bytes
 //	56     4  salt, random
-//	60     4  flags: 1 sealed, 2 the digest below is complete
+//	60     4  flags: 1 sealed, 2 the digest below is complete, 4 encrypted
+//	116    4  salt of the file before it
 //	          and of a sealed file:
 //	64     8  live entries
 //	72     8  first index; 0: no entries
@@ -33,11 +36,18 @@ import (
 //	112    4  digest: number of entries that are not normal ones (at most 96)
 //	128    -  a term: u64 first index, u64 term
 //	1664   -  an entry: u64 index, u32 record offset in units of 8 bytes, u32 type
+//	          and of an encrypted file:
+//	3200    4  length of the wrapped data key
+//	3204    -  the data key, wrapped by the directory key (at most 60 bytes)
+//	3264   32  if sealed: MAC of the slots in use
+//	3296   32  MAC of the page, without this field and the CRC-32C
 type Header struct {
 	Number, Prev uint64
 	LogID        uint64
 	Size         int64 // bytes
 	Salt         uint32
+	PrevSalt     uint32 // of the file before it
+	WrappedKey   []byte // the file's data key; empty: not encrypted
 	Sealed       bool
 	Seal         Seal // zero unless Sealed
 
@@ -51,6 +61,7 @@ type Seal struct {
 	End         int64  // of the data, in bytes from the start of the file
 	Punched     int64  // records that start below it may be gone
 	SlotsSum    uint32
+	SlotsMAC    [encryption.MACBytes]byte // zero in a plain file
 	// Digest says in brief what the slots say, if it fits: enough to rebuild
 	// them where the records were punched out.
 	HasDigest bool
@@ -78,16 +89,26 @@ const (
 	digestBytes   = 16
 	flagSealed    = 1
 	flagHasDigest = 2
+	flagEncrypted = 4
+
+	atWrapped  = 3200
+	atSlotsMAC = 3264
+	atMAC      = 3296
+	maxWrapped = atSlotsMAC - atWrapped - 4
 )
 
-var _ [page.Size - 16 - (atOthers + maxDigest*digestBytes)]byte // the digest fits
+var (
+	_ [atWrapped - (atOthers + maxDigest*digestBytes)]byte // the digest fits
+	_ [page.Size - 16 - (atMAC + encryption.MACBytes)]byte
+)
 
 var errHeader = errors.New("the header page's magic number or checksum is wrong")
 
 // ErrVersion: the file was written by a newer version of this package.
 var ErrVersion = errors.New("written by a newer version")
 
-func (h *Header) encode(p []byte) {
+// encode writes the header to p, with the MAC if the file is encrypted.
+func (h *Header) encode(p []byte, s *secret) {
 	clear(p)
 	put := func(at int, v uint64) { page.Order.PutUint64(p[at:], v) }
 	copy(p, headerMagic)
@@ -98,9 +119,16 @@ func (h *Header) encode(p []byte) {
 	put(40, h.LogID)
 	put(48, uint64(h.Size))
 	page.Order.PutUint32(p[56:], h.Salt)
+	page.Order.PutUint32(p[116:], h.PrevSalt)
 	if h.Sealed {
 		h.Seal.encode(p)
 	}
+	if len(h.WrappedKey) > 0 {
+		page.Order.PutUint32(p[60:], page.Order.Uint32(p[60:])|flagEncrypted)
+		page.Order.PutUint32(p[atWrapped:], uint32(len(h.WrappedKey)))
+		copy(p[atWrapped+4:], h.WrappedKey)
+	}
+	s.sign(p)
 	page.Seal(p, atHeaderSum)
 }
 
@@ -113,6 +141,7 @@ func (s *Seal) encode(p []byte) {
 	put(88, uint64(s.End))
 	put(96, uint64(s.Punched))
 	page.Order.PutUint32(p[104:], s.SlotsSum)
+	copy(p[atSlotsMAC:], s.SlotsMAC[:])
 	if s.HasDigest {
 		flags |= flagHasDigest
 		page.Order.PutUint32(p[108:], uint32(len(s.Terms)))
@@ -143,7 +172,14 @@ func decodeHeader(p []byte) (Header, error) {
 	get := func(at int) uint64 { return page.Order.Uint64(p[at:]) }
 	h := Header{
 		sequence: get(16), Number: get(24), Prev: get(32), LogID: get(40),
-		Size: int64(get(48)), Salt: page.Order.Uint32(p[56:]),
+		Size: int64(get(48)), Salt: page.Order.Uint32(p[56:]), PrevSalt: page.Order.Uint32(p[116:]),
+	}
+	if page.Order.Uint32(p[60:])&flagEncrypted != 0 {
+		n := page.Order.Uint32(p[atWrapped:])
+		if n == 0 || n > maxWrapped {
+			return h, fmt.Errorf("the wrapped key has %d bytes, 1 to %d fit", n, maxWrapped)
+		}
+		h.WrappedKey = bytes.Clone(p[atWrapped+4 : atWrapped+4+n])
 	}
 	if page.Order.Uint32(p[60:])&flagSealed == 0 {
 		return h, nil
@@ -159,6 +195,7 @@ func (s *Seal) decode(p []byte, size int64) error {
 		SlotsSum:  page.Order.Uint32(p[104:]),
 		HasDigest: page.Order.Uint32(p[60:])&flagHasDigest != 0,
 	}
+	copy(s.SlotsMAC[:], p[atSlotsMAC:])
 	empty := s.Count == 0 && s.First == 0 && s.Last == 0
 	if s.Count > MaxSlots || s.End < DataStart || s.End > size || s.Punched < DataStart || s.Punched > s.End ||
 		!empty && (s.First == 0 || s.Last-s.First+1 != s.Count) {

@@ -120,7 +120,7 @@ func save(t testing.TB, f *File, es []*raftpb.Entry) {
 func reopen(t testing.TB, f *File) *File {
 	t.Helper()
 	_ = f.Release()
-	g, err := Open(vfs.OS(), f.dir, f.Number(), testLog, false)
+	g, err := Open(vfs.OS(), f.dir, f.Number(), testLog, nil, false)
 	must(t, err)
 	t.Cleanup(func() {
 		if g.refs.Load() > 0 {
@@ -132,7 +132,7 @@ func reopen(t testing.TB, f *File) *File {
 
 func openErr(t testing.TB, f *File, number, logID uint64) error {
 	t.Helper()
-	g, err := Open(vfs.OS(), f.dir, number, logID, true)
+	g, err := Open(vfs.OS(), f.dir, number, logID, nil, true)
 	if err == nil {
 		_ = g.Release()
 		t.Fatal("opened")

@@ -3,6 +3,7 @@ package entryfile
 import (
 	"fmt"
 
+	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
 	"github.com/seed-2fef92ad/raftwal/internal/page"
 	"go.etcd.io/raft/v3/raftpb"
@@ -30,7 +31,7 @@ func (f *File) locate(mem []byte, x *Index, i uint64) (Location, error) {
 		x = f.healed.Load()
 	}
 	if x == nil {
-		if s, ok := f.sealedSlot(mem, i); ok {
+		if s, ok := f.sealedSlot(mem, i); ok && f.slotsAuthentic(mem) {
 			return Location{s.term, s.typ, s.data - dataOffset}, nil
 		}
 		var err error
@@ -92,9 +93,17 @@ type Batch struct {
 	count   int
 	payload int
 
+	opening *opening // for encrypted files
 	items   []item
 	entries []*raftpb.Entry
 	data    []byte
+}
+
+// opening is the memory in which a record is decrypted, apart from the Batch so
+// that a Batch of a plain file need not be allocated.
+type opening struct {
+	header  [RecordHeaderBytes]byte
+	scratch encryption.Scratch
 }
 
 // item is an entry together with what its fields point to.
@@ -113,7 +122,7 @@ func (f *File) Measure(x *Index, lo, hi uint64, b *Batch) (full bool, err error)
 			if err != nil {
 				return err
 			}
-			size := r.encodedSize()
+			size := r.encodedSize(f.secret.overhead())
 			if full = b.count > 0 && b.encoded+size > b.MaxBytes; !full {
 				b.encoded += size
 				b.count++
@@ -205,14 +214,31 @@ func (f *File) payload(mem []byte, r record, at int64, b *Batch) ([]byte, error)
 		return nil, f.damaged(r.index, at, "the record's length changed while it was read")
 	}
 	start, from := len(b.data), at+RecordHeaderBytes
+	header := mem[at:from]
 	b.data = append(b.data, mem[from:from+int64(n)]...)
 	data := b.data[start : start+n : start+n]
-	sum := page.Sum(page.Sum(f.header.Salt, mem[at+recordSumBytes:from]), data)
+	sum := page.Sum(page.Sum(f.header.Salt, header[recordSumBytes:]), data)
 	if sum != r.sum {
 		return nil, f.damaged(r.index, at, "the record's checksum does not match: the data is damaged; fetch the entry from another node")
 	}
-	if n == 0 && r.flags&flagDataEmpty == 0 {
+	if f.secret != nil {
+		var err error
+		if data, err = b.decrypt(f.secret, at, data, header); err != nil {
+			return nil, f.tampered(r.index, at, err)
+		}
+	}
+	if len(data) == 0 && r.flags&flagDataEmpty == 0 {
 		return nil, nil
 	}
 	return data, nil
+}
+
+// decrypt returns the data of the record at offset at, in the memory of payload.
+func (b *Batch) decrypt(s *secret, at int64, payload, header []byte) ([]byte, error) {
+	if b.opening == nil {
+		b.opening = new(opening)
+	}
+	copy(b.opening.header[:], header)
+	data, err := s.open(&b.opening.scratch, at, payload, b.opening.header[:])
+	return data[:len(data):len(data)], err
 }

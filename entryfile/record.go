@@ -21,7 +21,8 @@ import (
 //	          record was appended, in units of 8 bytes; a mark at or beyond the
 //	          start of the data vouches for all earlier files as well
 //	28     4  length of the payload
-//	32     -  payload
+//	32     -  payload: the entry's data, or in an encrypted file its ciphertext and
+//	          tag
 type record struct {
 	sum     uint32
 	typ     uint8
@@ -42,10 +43,11 @@ const (
 )
 
 // recordOf returns the header of the record for e; index and term are present.
-func recordOf(e *raftpb.Entry, mark int64) record {
+// overhead is how much longer than the entry's data the payload is.
+func recordOf(e *raftpb.Entry, mark int64, overhead int) record {
 	r := record{
 		typ: uint8(e.GetType()), term: e.GetTerm(), index: e.GetIndex(),
-		mark: mark, payload: uint32(len(e.GetData())),
+		mark: mark, payload: uint32(len(e.GetData()) + overhead),
 	}
 	if e.Type == nil {
 		r.flags |= flagTypeUnset
@@ -56,8 +58,8 @@ func recordOf(e *raftpb.Entry, mark int64) record {
 	return r
 }
 
-// encode writes the header to p, with the checksum over it and the payload.
-func (r record) encode(p, payload []byte, salt uint32) {
+// encode writes the header to p, but for the checksum.
+func (r record) encode(p []byte) {
 	_ = p[RecordHeaderBytes-1]
 	p[4], p[5] = r.typ, r.flags
 	page.Order.PutUint16(p[6:], 0)
@@ -65,6 +67,10 @@ func (r record) encode(p, payload []byte, salt uint32) {
 	page.Order.PutUint64(p[16:], r.index)
 	page.Order.PutUint32(p[24:], uint32(r.mark/recordAlign))
 	page.Order.PutUint32(p[28:], r.payload)
+}
+
+// sealRecord puts the checksum over the header in p and the payload into p.
+func sealRecord(p, payload []byte, salt uint32) {
 	sum := page.Sum(page.Sum(salt, p[recordSumBytes:RecordHeaderBytes]), payload)
 	page.Order.PutUint32(p, sum)
 }
@@ -93,15 +99,15 @@ func (r record) plausible(at, end int64) bool {
 // bytes returns what the record takes in the data region.
 func (r record) bytes() int64 { return RecordBytes(int(r.payload)) }
 
-// EncodedSize returns proto.Size of the entry as it was saved, by which raft
+// encodedSize returns proto.Size of the entry as it was saved, by which raft
 // limits what a read returns.
-func (r record) encodedSize() uint64 {
+func (r record) encodedSize(overhead int) uint64 {
 	size := 2 + protowire.SizeVarint(r.term) + protowire.SizeVarint(r.index)
 	if r.flags&flagTypeUnset == 0 {
 		size += 1 + protowire.SizeVarint(uint64(r.typ))
 	}
-	if r.payload > 0 || r.flags&flagDataEmpty != 0 {
-		size += 1 + protowire.SizeBytes(int(r.payload))
+	if n := max(int(r.payload)-overhead, 0); n > 0 || r.flags&flagDataEmpty != 0 {
+		size += 1 + protowire.SizeBytes(n)
 	}
 	return uint64(size)
 }

@@ -71,10 +71,14 @@ func (f *File) searchRest(mem []byte, limit int64, s *Scan) error {
 
 // scan goes on from s.End, record by record, until one is not whole.
 func (f *File) scan(mem []byte, limit int64, s *Scan) error {
+	var o opener
 	for {
 		r, ok := intact(mem, s.End, limit, f.header.Salt)
 		if !ok {
 			return nil
+		}
+		if err := f.authentic(&o, mem, s.End, r); err != nil {
+			return err
 		}
 		if err := f.inOrder(&s.Index, r, s.End); err != nil {
 			return err
@@ -218,6 +222,9 @@ func (f *File) scanSealed() (Scan, error) {
 				r, ok := intact(mem, s.End, seal.End, f.header.Salt)
 				if !ok {
 					return f.damaged(0, s.End, "the first record behind the cleared ones is damaged")
+				}
+				if err := f.authentic(new(opener), mem, s.End, r); err != nil {
+					return err
 				}
 				if r.index < seal.First || r.index-seal.First > MaxSlots {
 					return f.damaged(r.index, s.End, "the record does not continue the cleared ones from %d on", seal.First)

@@ -104,7 +104,8 @@ func TestWitness(t *testing.T) {
 func TestStaleRecords(t *testing.T) {
 	f := prepare(t, entries(1, 10, 1)...)
 	old := make([]byte, RecordHeaderBytes)
-	record{typ: 0, term: 1, index: 10, mark: DataStart}.encode(old, nil, testSalt+1)
+	record{typ: 0, term: 1, index: 10, mark: DataStart}.encode(old)
+	sealRecord(old, nil, testSalt+1)
 	at := f.End()
 	edit(t, f.Path(), at, len(old), func(p []byte) { copy(p, old) })
 	_, s := scanned(t, f)
@@ -124,7 +125,7 @@ func TestRecordsOutOfOrder(t *testing.T) {
 	for name, bad := range tests {
 		f := prepare(t, entries(10, 20, 2)...)
 		at := f.End()
-		must(t, f.storeRecord(recordOf(bad, f.durable), bad.Data))
+		must(t, f.storeRecord(recordOf(bad, f.durable, 0), bad.Data))
 		_, err := reopen(t, f).Scan()
 		if e := wantCorrupt(t, err); e.First != bad.GetIndex() || e.Offset != at {
 			t.Errorf("%s: %v", name, e)
@@ -135,7 +136,7 @@ func TestRecordsOutOfOrder(t *testing.T) {
 func TestTooManyRecords(t *testing.T) {
 	f := prepare(t, plain(1, MaxSlots+1, 0)...)
 	e := entry(MaxSlots+1, 1, "")
-	must(t, f.storeRecord(recordOf(e, f.durable), nil))
+	must(t, f.storeRecord(recordOf(e, f.durable, 0), nil))
 	_, err := reopen(t, f).Scan()
 	if e := wantCorrupt(t, err); e.First != MaxSlots+1 {
 		t.Error(e)

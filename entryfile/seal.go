@@ -36,7 +36,8 @@ func (f *File) writeSeal(x *Index) error {
 		seal.HasDigest, seal.Terms, seal.Others = true, x.terms, x.others
 	}
 	err := f.guard(func(mem []byte) error {
-		seal.SlotsSum = page.Sum(0, mem[:seal.Count*SlotBytes])
+		slots := mem[:seal.Count*SlotBytes]
+		seal.SlotsSum, seal.SlotsMAC = page.Sum(0, slots), f.secret.slotsMAC(slots)
 		return nil
 	})
 	if err != nil {
@@ -67,14 +68,14 @@ func (f *File) writeHeader() error {
 func (f *File) storeHeader() error {
 	f.page = headerPage0 + headerPage1 - f.page
 	f.header.sequence++
-	f.header.encode(f.buf[:])
+	f.header.encode(f.buf[:], f.secret)
 	return f.mem.Store(f.page, f.buf[:])
 }
 
 // RestoreHeader stores the header page that counts again, in place, synced:
 // after a crash the page cache may hold what the disk does not.
 func (f *File) RestoreHeader() error {
-	f.header.encode(f.buf[:])
+	f.header.encode(f.buf[:], f.secret)
 	return f.restorePage()
 }
 

@@ -96,7 +96,7 @@ func FuzzEntryFile(f *testing.F) {
 	img := image{make([]byte, imageBytes)}
 	f.Fuzz(func(t *testing.T, seal, slots, data []byte, fix bool) {
 		img.fill(header, seal, slots, data, fix)
-		file, err := entryfile.Open(disk{mem: img.mem}, "dir", number, logID, false)
+		file, err := entryfile.Open(disk{mem: img.mem}, "dir", number, logID, nil, false)
 		if err != nil {
 			wantCorrupt(t, err)
 			return

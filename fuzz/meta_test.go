@@ -2,9 +2,11 @@ package fuzz
 
 import (
 	"bytes"
+	"crypto/rand"
 	"reflect"
 	"testing"
 
+	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/internal/golden"
 	"github.com/seed-2fef92ad/raftwal/internal/page"
 	"github.com/seed-2fef92ad/raftwal/metafile"
@@ -48,11 +50,19 @@ func checkPage(t *testing.T, p []byte) {
 	if err != nil {
 		return
 	}
-	if _, err := m.SnapshotProto(); err != nil {
+	if _, err := m.SnapshotProto(); !m.Encrypted && err != nil {
 		t.Errorf("accepted, but its snapshot is %v", err)
 	}
 	again := make([]byte, page.Size)
-	m.Encode(again)
+	keys, err := encryption.NewDirectoryKey(rand.Reader, m.LogID, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth, err := keys.NewAuthenticator()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Encode(again, auth)
 	got, err := metafile.Decode(again)
 	if err != nil || !reflect.DeepEqual(got, m) {
 		t.Errorf("decoded\n%+v, encoded and decoded\n%+v, error %v", m, got, err)

@@ -31,7 +31,7 @@ func TestCreateCuts(t *testing.T) {
 		for n := 1; ; n++ {
 			dir := t.TempDir()
 			fsys := vfstest.New(vfs.OS(), hook(n, syscall.EIO))
-			err := Create(fsys, dir, metaOf(t, 1))
+			err := Create(fsys, dir, metaOf(t, 1), nil, nil)
 			if fsys.Total() < n {
 				must(t, err)
 				if n < 8 {
@@ -52,10 +52,10 @@ func checkCreated(t *testing.T, what, dir string, err error) {
 		if err == nil {
 			t.Errorf("%s: Create returned nil but made no file", what)
 		}
-		must(t, Create(vfs.OS(), dir, metaOf(t, 1)))
+		must(t, Create(vfs.OS(), dir, metaOf(t, 1), nil, nil))
 		f, openErr = Open(vfs.OS(), dir, true)
 	case openErr == nil:
-		if err := Create(vfs.OS(), dir, metaOf(t, 2)); !errors.Is(err, fs.ErrExist) {
+		if err := Create(vfs.OS(), dir, metaOf(t, 2), nil, nil); !errors.Is(err, fs.ErrExist) {
 			t.Errorf("%s: second Create: %v, want %v", what, err, fs.ErrExist)
 		}
 	}
@@ -70,7 +70,7 @@ func checkCreated(t *testing.T, what, dir string, err error) {
 func TestCreateReportsFailedSyncs(t *testing.T) {
 	for _, op := range []vfstest.Op{vfstest.OpSync, vfstest.OpSyncDir} {
 		fsys := vfstest.New(vfs.OS(), vfstest.FailNth(1, syscall.ENOSPC, op))
-		err := Create(fsys, t.TempDir(), metaOf(t, 1))
+		err := Create(fsys, t.TempDir(), metaOf(t, 1), nil, nil)
 		wantErr(t, err, syscall.ENOSPC)
 		if !vfs.SyncFailed(err) {
 			t.Errorf("%s: %v is not taken as that of a sync", op, err)

@@ -16,10 +16,12 @@ package metafile
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path/filepath"
 	"slices"
 
+	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
 	"github.com/seed-2fef92ad/raftwal/internal/page"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
@@ -46,6 +48,8 @@ var (
 
 // File is an open wal.meta. Its methods must not be called concurrently.
 type File struct {
+	fsys     vfs.FS
+	dir      string
 	name     string
 	file     vfs.File
 	mem      vfs.Mapping
@@ -54,12 +58,26 @@ type File struct {
 	volatile int  // the page of 2 and 3 that is written next
 	damaged  []int
 	buf      [page.Size]byte
+
+	keys   *encryption.DirectoryKey // nil: not encrypted, or locked
+	auth   *encryption.Authenticator
+	random io.Reader
 }
 
 // Create makes a wal.meta that holds m, durably: a crash leaves the whole file
 // or at most a temporary name, which the next Create takes over. fs.ErrExist if
-// there is one by now, vfs.ErrLocked while another process creates it.
-func Create(fsys vfs.FS, dir string, m Meta) (err error) {
+// there is one by now, vfs.ErrLocked while another process creates it. keys and
+// random are for an encrypted log, else nil.
+func Create(fsys vfs.FS, dir string, m Meta, keys *encryption.DirectoryKey, random io.Reader) (err error) {
+	var auth *encryption.Authenticator
+	if m.Encrypted {
+		if auth, err = keys.NewAuthenticator(); err != nil {
+			return err
+		}
+		if err := m.sealSnapshot(keys, random); err != nil {
+			return err
+		}
+	}
 	tmp := filepath.Join(dir, TemporaryName)
 	f, err := fsys.Create(tmp)
 	if errors.Is(err, fs.ErrExist) {
@@ -74,14 +92,14 @@ func Create(fsys vfs.FS, dir string, m Meta) (err error) {
 	if err := f.Lock(); err != nil {
 		return err
 	}
-	if err := create(fsys, dir, f, m); err != nil {
+	if err := create(fsys, dir, f, m, auth); err != nil {
 		_ = fsys.Remove(tmp) // gone already if the rename was the last to succeed
 		return err
 	}
 	return nil
 }
 
-func create(fsys vfs.FS, dir string, f vfs.File, m Meta) error {
+func create(fsys vfs.FS, dir string, f vfs.File, m Meta, auth *encryption.Authenticator) error {
 	name := filepath.Join(dir, Name)
 	old, err := fsys.Open(name, true)
 	if err == nil {
@@ -94,7 +112,7 @@ func create(fsys vfs.FS, dir string, f vfs.File, m Meta) error {
 	m.sequence = 1
 	content := make([]byte, fileSize)
 	for i := range 2 {
-		m.Encode(content[i*page.Size : (i+1)*page.Size])
+		m.Encode(content[i*page.Size:(i+1)*page.Size], auth)
 	}
 	if err := f.Truncate(0); err != nil {
 		return err
@@ -112,11 +130,13 @@ func create(fsys vfs.FS, dir string, f vfs.File, m Meta) error {
 }
 
 // Open opens dir's wal.meta and finds the page that counts. For writing it
-// takes the owner's lock first (vfs.ErrLocked). It changes nothing on disk.
+// takes the owner's lock first (vfs.ErrLocked). It changes nothing on disk. If
+// Meta then says that the log is encrypted, Unlock must be called before anything
+// but Meta and Close.
 //
 // Errors: fs.ErrNotExist, vfs.ErrLocked, ErrVersion, ErrDgraph, ErrForeign, *corrupt.Error.
 func Open(fsys vfs.FS, dir string, readOnly bool) (_ *File, err error) {
-	f := &File{name: filepath.Join(dir, Name)}
+	f := &File{fsys: fsys, dir: dir, name: filepath.Join(dir, Name)}
 	if f.file, err = fsys.Open(f.name, readOnly); err != nil {
 		return nil, err
 	}
@@ -161,6 +181,32 @@ func (f *File) tooShort(size int64) error {
 	return fmt.Errorf("%s: %w", f.name, ErrForeign)
 }
 
+// Unlock takes the key of an encrypted log: it checks all pages and opens the
+// snapshot. random is for snapshots that will be stored.
+//
+// Errors: encryption.ErrWrongKey, encryption.ErrTampered.
+func (f *File) Unlock(w encryption.KeyWrapper, random io.Reader) error {
+	keys, err := encryption.UnwrapDirectoryKey(w, f.meta.WrappedKey, f.meta.LogID)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.name, err)
+	}
+	if err := f.Encrypt(keys, random); err != nil {
+		return err
+	}
+	return f.load()
+}
+
+// Encrypt takes the key of a log that is going to be encrypted: with the first
+// Commit of a Meta that says so.
+func (f *File) Encrypt(keys *encryption.DirectoryKey, random io.Reader) (err error) {
+	f.keys, f.random = keys, random
+	f.auth, err = keys.NewAuthenticator()
+	return err
+}
+
+// Keys returns the directory key; nil if the log is not encrypted.
+func (f *File) Keys() *encryption.DirectoryKey { return f.keys }
+
 // Refresh reads the pages again, for a reader beside a live owner. On an error
 // the Meta stays as it was.
 func (f *File) Refresh() error { return f.load() }
@@ -175,6 +221,9 @@ func (f *File) load() error {
 			return err
 		}
 		pages[i], errs[i] = Decode(f.buf[:])
+		if errs[i] == nil && f.auth != nil && pages[i].Encrypted && !authentic(f.buf[:], f.auth) {
+			return f.tampered(i, "its checksum is right, but not its MAC")
+		}
 		if errs[i] != nil {
 			damaged = append(damaged, i)
 		} else if newest < 0 || pages[i].sequence > pages[newest].sequence {
@@ -184,6 +233,9 @@ func (f *File) load() error {
 	if err := f.judge(&pages, &errs); err != nil {
 		return err
 	}
+	if err := f.unseal(&pages, newest); err != nil {
+		return err
+	}
 	f.meta, f.newest, f.damaged = pages[newest], newest, damaged
 	f.volatile = 2
 	if pages[2].sequence > pages[3].sequence {
@@ -191,6 +243,26 @@ func (f *File) load() error {
 	}
 	f.dropBlankDamage(&errs)
 	return nil
+}
+
+// unseal opens the snapshot of the newest page. An encrypted log does not become
+// a plain one.
+func (f *File) unseal(pages *[pageCount]Meta, newest int) error {
+	m := &pages[newest]
+	if !m.Encrypted && (f.auth != nil || slices.ContainsFunc(pages[:], func(m Meta) bool { return m.Encrypted })) {
+		return f.tampered(newest, "it says that the log is not encrypted")
+	}
+	if f.auth == nil || !m.Encrypted {
+		return nil
+	}
+	if err := m.openSnapshot(f.keys); err != nil {
+		return fmt.Errorf("%w (%w)", corrupt.At(f.name, int64(newest)*page.Size, "page %d cannot be decrypted", newest), err)
+	}
+	return nil
+}
+
+func (f *File) tampered(i int, reason string) error {
+	return fmt.Errorf("%w (%w)", corrupt.At(f.name, int64(i)*page.Size, "page %d was forged: %s", i, reason), encryption.ErrTampered)
 }
 
 func (f *File) judge(pages *[pageCount]Meta, errs *[pageCount]error) error {
@@ -308,8 +380,9 @@ func (f *File) CommitClean(m Meta) error {
 }
 
 func (f *File) commit(m Meta, first, second int) error {
-	m.sequence = f.meta.sequence + 1
-	f.meta = m
+	if err := f.set(m); err != nil {
+		return err
+	}
 	if err := f.write(first, true); err != nil {
 		return err
 	}
@@ -317,11 +390,39 @@ func (f *File) commit(m Meta, first, second int) error {
 	return f.write(second, true)
 }
 
+// CommitEverywhere is Commit, and stores m in pages 2 and 3 as well, synced: no
+// page has what m replaces.
+func (f *File) CommitEverywhere(m Meta) error {
+	if err := f.Commit(m); err != nil {
+		return err
+	}
+	for range 2 {
+		if err := f.Note(f.meta); err != nil {
+			return err
+		}
+		if err := f.mem.Sync(int64(f.newest)*page.Size, page.Size); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// set makes m what is stored next.
+func (f *File) set(m Meta) error {
+	if err := m.sealSnapshot(f.keys, f.random); err != nil {
+		return err
+	}
+	m.sequence = f.meta.sequence + 1
+	f.meta = m
+	return nil
+}
+
 // Note stores m without a sync: it survives the death of the process, and may
 // be lost in a power cut. It does not allocate.
 func (f *File) Note(m Meta) error {
-	m.sequence = f.meta.sequence + 1
-	f.meta = m
+	if err := f.set(m); err != nil {
+		return err
+	}
 	if err := f.write(f.volatile, false); err != nil {
 		return err
 	}
@@ -331,7 +432,7 @@ func (f *File) Note(m Meta) error {
 }
 
 func (f *File) write(i int, sync bool) error {
-	f.meta.Encode(f.buf[:])
+	f.meta.Encode(f.buf[:], f.auth)
 	at := int64(i) * page.Size
 	if err := f.mem.Store(at, f.buf[:]); err != nil {
 		return err
@@ -342,9 +443,12 @@ func (f *File) write(i int, sync bool) error {
 	return f.mem.Sync(at, page.Size)
 }
 
-// Close unmaps the file and gives the lock up. It stores nothing.
+// Close unmaps the file, gives the lock up, and wipes the keys. It stores nothing.
 func (f *File) Close() error {
 	var err error
+	if f.keys != nil {
+		f.keys.Wipe()
+	}
 	if f.mem != nil {
 		err = f.mem.Close()
 	}

@@ -90,7 +90,7 @@ func TestNewestPageWins(t *testing.T) {
 				if i == newest {
 					m.sequence = 100
 				}
-				m.Encode(pageOf(content, i))
+				m.Encode(pageOf(content, i), nil)
 			}
 			return content
 		})
@@ -245,8 +245,8 @@ func TestForeignAndShortFiles(t *testing.T) {
 	ours := func(n int) []byte {
 		content := make([]byte, fileSize)
 		m := metaOf(t, 1)
-		m.Encode(content)
-		m.Encode(content[page.Size:])
+		m.Encode(content, nil)
+		m.Encode(content[page.Size:], nil)
 		return content[:n]
 	}
 	text := []byte(strings.Repeat("some text ", 2000))
@@ -283,14 +283,14 @@ func TestForeignAndShortFiles(t *testing.T) {
 func TestCreateBesideOthers(t *testing.T) {
 	t.Run("exists", func(t *testing.T) {
 		dir := created(t)
-		wantErr(t, Create(vfs.OS(), dir, metaOf(t, 2)), fs.ErrExist)
+		wantErr(t, Create(vfs.OS(), dir, metaOf(t, 2), nil, nil), fs.ErrExist)
 		wantMeta(t, read(t, dir), metaOf(t, 1))
 		wantNoTemporary(t, dir)
 	})
 	t.Run("left over", func(t *testing.T) {
 		dir := t.TempDir()
 		must(t, os.WriteFile(filepath.Join(dir, TemporaryName), make([]byte, 3*fileSize), 0o600))
-		must(t, Create(vfs.OS(), dir, metaOf(t, 2)))
+		must(t, Create(vfs.OS(), dir, metaOf(t, 2), nil, nil))
 		wantMeta(t, read(t, dir), metaOf(t, 2))
 		wantNoTemporary(t, dir)
 	})
@@ -299,14 +299,14 @@ func TestCreateBesideOthers(t *testing.T) {
 		other, err := vfs.OS().Create(filepath.Join(dir, TemporaryName))
 		must(t, err)
 		must(t, other.Lock())
-		wantErr(t, Create(vfs.OS(), dir, metaOf(t, 2)), vfs.ErrLocked)
+		wantErr(t, Create(vfs.OS(), dir, metaOf(t, 2), nil, nil), vfs.ErrLocked)
 		_, err = os.Stat(filepath.Join(dir, TemporaryName))
 		must(t, err) // still there
 		must(t, other.Close())
-		must(t, Create(vfs.OS(), dir, metaOf(t, 2)))
+		must(t, Create(vfs.OS(), dir, metaOf(t, 2), nil, nil))
 	})
 	t.Run("no directory", func(t *testing.T) {
-		wantErr(t, Create(vfs.OS(), filepath.Join(t.TempDir(), "none"), metaOf(t, 2)), fs.ErrNotExist)
+		wantErr(t, Create(vfs.OS(), filepath.Join(t.TempDir(), "none"), metaOf(t, 2), nil, nil), fs.ErrNotExist)
 	})
 }
 

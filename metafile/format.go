@@ -1,9 +1,12 @@
 package metafile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 
+	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/internal/page"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -18,7 +21,8 @@ import (
 //	  16     8  checkpoint index
 //	  24     8  magic "RAFTWALm"
 //	  32     4  format version
-//	  36     4  flags: 1 clean, 2 encrypted, 4 the snapshot's data is in a file
+//	  36     4  flags: 1 clean, 2 encrypted, 4 the snapshot's data is in a file,
+//	          8 in a file that is not encrypted, of the time before the log was
 //	  40     8  sequence number of this page; the highest valid one counts
 //	  48     8  log ID, random, repeated in the header of each entry file
 //	  56     4  sync policy of the last run: 0 HardSync, 1 BatchSync, 2 NoSync
@@ -32,12 +36,21 @@ import (
 //	 112     8    if they stand in a file before this one,
 //	 120     8    or in it before this offset
 //	 128     4  bytes in use, from the start of the page
+//	 132     4  durable end: salt of the file, which tells it from others of its number
+//	 136     8  entry files from this number on are encrypted; 0: none is
 //	 512     4  length of the hard state; 0: none was stored
 //	 516     -  hard state (protobuf)
 //	1024     8  snapshot index
 //	1032     8  snapshot term
 //	1040     4  length of the snapshot
 //	1044     -  snapshot (protobuf), without its data if that is in a file
+//
+// If the log is encrypted, the snapshot is sealed (a random nonce, ciphertext,
+// tag), and these follow it:
+//
+//   - 4  length of the wrapped directory key
+//   - -  the directory key, wrapped by the master key (at most 448 bytes)
+//   - 32  MAC of the bytes in use, without this field and the CRC-32C
 const (
 	atRaftID       = 0
 	atGroupID      = 8
@@ -57,6 +70,8 @@ const (
 	atClearedFile  = 112
 	atClearedEnd   = 120
 	atUsed         = 128
+	atDurableSalt  = 132
+	atEncrypted    = 136
 	atHardState    = 512
 	atSnapshot     = 1024
 	atSnapshotData = atSnapshot + 20
@@ -66,11 +81,15 @@ const (
 	flagClean          = 1 << 0
 	flagEncrypted      = 1 << 1
 	flagSnapshotInFile = 1 << 2
+	flagSnapshotPlain  = 1 << 3
 
 	maxHardState = atSnapshot - atHardState - 4
-	// maxSnapshot leaves room behind the snapshot for a wrapped key.
-	maxSnapshot = 2496
+	maxSnapshot  = 2496 // unsealed
 )
+
+// The compiler checks that the largest page fits: a negative array length does
+// not build.
+var _ [page.Size - (atSnapshotData + maxSnapshot + encryption.SealedOverhead + 4 + encryption.MaxWrapped + encryption.MACBytes)]byte
 
 // MaxInlineSnapshot is the size in bytes from which on a marshalled snapshot's
 // data goes to a file of its own.
@@ -98,6 +117,7 @@ type Position struct{ Index, Term uint64 }
 type End struct {
 	File   uint64 // number of the file; 0: none yet
 	Offset int64  // bytes
+	Salt   uint32 // of the file; only Durable has it
 }
 
 // HardState is raft's, stored or not yet.
@@ -120,11 +140,16 @@ type Meta struct {
 	ClearedBelow uint64   // normal entries below this index read without data,
 	ClearedEnd   End      // unless their records stand at or behind this place
 
+	WrappedKey    []byte // the directory key; empty unless Encrypted
+	EncryptedFrom uint64 // entry files from this number on are encrypted
+
 	HardState HardState
 
 	Snapshot       Position
 	SnapshotInFile bool // the snapshot's data is in a file of its own
+	SnapshotPlain  bool // which is not encrypted, though the log is
 	snapshot       []byte
+	sealed         []byte // the snapshot as an encrypted page has it; nil: to be sealed
 
 	sequence uint64
 }
@@ -143,9 +168,31 @@ func (m *Meta) SetSnapshot(s *raftpb.Snapshot, dataInFile bool) error {
 		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, len(b), maxSnapshot)
 	}
 	m.Snapshot = Position{Index: s.GetMetadata().GetIndex(), Term: s.GetMetadata().GetTerm()}
-	m.SnapshotInFile = dataInFile
-	m.snapshot = b
+	m.SnapshotInFile, m.SnapshotPlain = dataInFile, false
+	m.snapshot, m.sealed = b, nil
 	return nil
+}
+
+// sealSnapshot encrypts the snapshot, if that is not done yet.
+func (m *Meta) sealSnapshot(keys *encryption.DirectoryKey, random io.Reader) (err error) {
+	if m.Encrypted && m.sealed == nil {
+		m.sealed, err = keys.Seal(random, m.snapshot, m.snapshotAD())
+	}
+	return err
+}
+
+// openSnapshot decrypts the snapshot of a page that was read.
+func (m *Meta) openSnapshot(keys *encryption.DirectoryKey) (err error) {
+	if m.snapshot, err = keys.Open(m.sealed, m.snapshotAD()); err != nil {
+		return fmt.Errorf("the snapshot: %w", err)
+	}
+	return m.checkSnapshot()
+}
+
+func (m *Meta) snapshotAD() []byte {
+	ad := []byte("inline snapshot")
+	ad = page.Order.AppendUint64(ad, m.Snapshot.Index)
+	return page.Order.AppendUint64(ad, m.Snapshot.Term)
 }
 
 // SnapshotProto returns a new copy of the snapshot, without its data if that
@@ -158,8 +205,9 @@ func (m *Meta) SnapshotProto() (*raftpb.Snapshot, error) {
 	return raftpb.EnsureSnapshot(s), nil
 }
 
-// Encode writes m as a page into p, which is page.Size bytes long.
-func (m *Meta) Encode(p []byte) {
+// Encode writes m as a page into p, which is page.Size bytes long. auth is for an
+// encrypted log, else nil.
+func (m *Meta) Encode(p []byte, auth *encryption.Authenticator) {
 	clear(p)
 	put := func(at int, v uint64) { page.Order.PutUint64(p[at:], v) }
 	put(atRaftID, m.RaftID)
@@ -176,16 +224,44 @@ func (m *Meta) Encode(p []byte) {
 	put(atFirstFile, m.FirstFile)
 	put(atDurableFile, m.Durable.File)
 	put(atDurableEnd, uint64(m.Durable.Offset))
+	page.Order.PutUint32(p[atDurableSalt:], m.Durable.Salt)
 	put(atClearedBelow, m.ClearedBelow)
 	put(atClearedFile, m.ClearedEnd.File)
 	put(atClearedEnd, uint64(m.ClearedEnd.Offset))
+	put(atEncrypted, m.EncryptedFrom)
 	m.HardState.encode(p[atHardState:atSnapshot])
 	put(atSnapshot, m.Snapshot.Index)
 	put(atSnapshot+8, m.Snapshot.Term)
-	page.Order.PutUint32(p[atSnapshot+16:], uint32(len(m.snapshot)))
-	used := atSnapshotData + copy(p[atSnapshotData:], m.snapshot)
+	snapshot := m.snapshot
+	if m.Encrypted {
+		snapshot = m.sealed
+	}
+	page.Order.PutUint32(p[atSnapshot+16:], uint32(len(snapshot)))
+	used := atSnapshotData + copy(p[atSnapshotData:], snapshot)
+	if m.Encrypted {
+		page.Order.PutUint32(p[used:], uint32(len(m.WrappedKey)))
+		used += 4 + copy(p[used+4:], m.WrappedKey) + encryption.MACBytes
+	}
 	page.Order.PutUint32(p[atUsed:], uint32(used))
+	if m.Encrypted {
+		before, after := signed(p[:used])
+		auth.Sum(p[:used-encryption.MACBytes], encryption.MetaPage, before, after)
+	}
 	page.Seal(p[:used], atChecksum)
+}
+
+// signed returns what the MAC of an encrypted page covers, given its bytes in
+// use: all but the checksum and the MAC.
+func signed(p []byte) (before, after []byte) {
+	return p[:atChecksum], p[atChecksum+4 : len(p)-encryption.MACBytes]
+}
+
+// authentic reports whether the MAC of an encrypted page that Decode accepted is
+// right.
+func authentic(p []byte, auth *encryption.Authenticator) bool {
+	p = p[:page.Order.Uint32(p[atUsed:])]
+	before, after := signed(p)
+	return auth.Verify(p[len(p)-encryption.MACBytes:], encryption.MetaPage, before, after)
 }
 
 func (m *Meta) flags() (f uint32) {
@@ -197,6 +273,9 @@ func (m *Meta) flags() (f uint32) {
 	}
 	if m.SnapshotInFile {
 		f |= flagSnapshotInFile
+	}
+	if m.SnapshotPlain {
+		f |= flagSnapshotPlain
 	}
 	return f
 }
@@ -216,7 +295,8 @@ func (h *HardState) encode(p []byte) {
 }
 
 // Decode reads a page, which must be page.Size bytes long. It accepts exactly
-// what Encode writes, and trusts no field before the checksum is checked.
+// what Encode writes, and trusts no field before the checksum is checked. Of an
+// encrypted page the MAC is not checked, and the snapshot not opened.
 func Decode(p []byte) (Meta, error) {
 	if len(p) != page.Size {
 		return Meta{}, fmt.Errorf("a page has %d bytes, not %d", page.Size, len(p))
@@ -243,11 +323,13 @@ func Decode(p []byte) (Meta, error) {
 		SyncPolicy:     page.Order.Uint32(p[atSyncPolicy:]),
 		Compacted:      Position{get(atCompacted), get(atCompacted + 8)},
 		FirstFile:      get(atFirstFile),
-		Durable:        End{get(atDurableFile), int64(get(atDurableEnd))},
+		Durable:        End{get(atDurableFile), int64(get(atDurableEnd)), page.Order.Uint32(p[atDurableSalt:])},
 		ClearedBelow:   get(atClearedBelow),
-		ClearedEnd:     End{get(atClearedFile), int64(get(atClearedEnd))},
+		ClearedEnd:     End{File: get(atClearedFile), Offset: int64(get(atClearedEnd))},
 		Snapshot:       Position{get(atSnapshot), get(atSnapshot + 8)},
+		EncryptedFrom:  get(atEncrypted),
 		SnapshotInFile: flags&flagSnapshotInFile != 0,
+		SnapshotPlain:  flags&flagSnapshotPlain != 0,
 		sequence:       get(atSequence),
 	}
 	if err := m.HardState.decode(p[atHardState:atSnapshot]); err != nil {
@@ -277,7 +359,24 @@ func (m *Meta) decodeSnapshot(p []byte) error {
 	if uint64(n) > uint64(len(p)-atSnapshotData) {
 		return fmt.Errorf("the snapshot's length of %d bytes exceeds the page", n)
 	}
-	m.snapshot = append([]byte(nil), p[atSnapshotData:atSnapshotData+int(n)]...)
+	snapshot, rest := append([]byte(nil), p[atSnapshotData:atSnapshotData+int(n)]...), p[atSnapshotData+int(n):]
+	if m.Encrypted {
+		m.sealed = snapshot
+		return m.decodeKey(rest)
+	}
+	m.snapshot = snapshot
+	return m.checkSnapshot()
+}
+
+func (m *Meta) decodeKey(p []byte) error {
+	if len(p) < 4+encryption.MACBytes || int64(page.Order.Uint32(p)) != int64(len(p)-4-encryption.MACBytes) {
+		return errors.New("the wrapped key and its length do not fit into the page")
+	}
+	m.WrappedKey = bytes.Clone(p[4 : len(p)-encryption.MACBytes])
+	return nil
+}
+
+func (m *Meta) checkSnapshot() error {
 	s, err := m.SnapshotProto()
 	if err != nil {
 		return fmt.Errorf("the snapshot cannot be read: %w", err)

@@ -19,7 +19,7 @@ func TestGoldenPage(t *testing.T) {
 	wantMeta(t, m, Meta{
 		RaftID: 0x0102030405060708, GroupID: 9, Checkpoint: 55,
 		LogID: 0xcafef00ddeadbeef, Clean: true, SyncPolicy: 1,
-		Compacted: Position{40, 3}, FirstFile: 4, Durable: End{5, 1<<20 + 4096}, ClearedBelow: 30, ClearedEnd: End{4, 1<<20 + 8},
+		Compacted: Position{40, 3}, FirstFile: 4, Durable: End{5, 1<<20 + 4096, 0x5eed0005}, ClearedBelow: 30, ClearedEnd: End{4, 1<<20 + 8, 0},
 		HardState: HardState{Term: 5, Vote: 2, Commit: 60, Stored: true},
 		Snapshot:  Position{40, 3}, SnapshotInFile: true, snapshot: want[atSnapshotData:1058],
 	})
@@ -32,7 +32,7 @@ func TestGoldenPage(t *testing.T) {
 		t.Errorf("voters %v, want 1 2 3", got)
 	}
 	got := make([]byte, page.Size)
-	m.Encode(got)
+	m.Encode(got, nil)
 	if diff := golden.Diff(got, want); diff != "" {
 		t.Errorf("encoded again: %s", diff)
 	}
@@ -42,8 +42,8 @@ func randomMeta(t testing.TB, r *rand.Rand) Meta {
 	n := func() uint64 { return r.Uint64() >> r.Intn(64) }
 	m := Meta{
 		RaftID: n(), GroupID: n(), Checkpoint: n(), LogID: n(), Clean: r.Intn(2) == 0, Encrypted: r.Intn(2) == 0,
-		SyncPolicy: r.Uint32(), Compacted: Position{n(), n()}, FirstFile: n(), Durable: End{n(), int64(n() >> 1)},
-		ClearedBelow: n(), ClearedEnd: End{n(), int64(n() >> 1)}, sequence: n(),
+		SyncPolicy: r.Uint32(), Compacted: Position{n(), n()}, FirstFile: n(), Durable: End{n(), int64(n() >> 1), r.Uint32()},
+		ClearedBelow: n(), ClearedEnd: End{n(), int64(n() >> 1), 0}, sequence: n(),
 	}
 	if r.Intn(2) == 0 {
 		m.HardState = HardState{Term: n(), Vote: n(), Commit: n(), Stored: true}
@@ -59,7 +59,8 @@ func TestPageRoundTrip(t *testing.T) {
 	p := make([]byte, page.Size)
 	for range 1000 {
 		want := randomMeta(t, r)
-		want.Encode(p)
+		want.Encrypted = false
+		want.Encode(p, nil)
 		got, err := Decode(p)
 		must(t, err)
 		if !reflect.DeepEqual(got, want) {

@@ -51,8 +51,8 @@ func metaOf(t testing.TB, n uint64) Meta {
 	t.Helper()
 	m := Meta{
 		RaftID: n, GroupID: n + 1, Checkpoint: n + 2, LogID: 77, SyncPolicy: uint32(n % 3),
-		Compacted: Position{n + 3, n + 4}, FirstFile: n + 5, Durable: End{n + 6, int64(n) * page.Size},
-		ClearedBelow: n + 7, ClearedEnd: End{n + 8, int64(n)}, HardState: HardState{Term: n, Vote: n + 1, Commit: n + 2, Stored: true},
+		Compacted: Position{n + 3, n + 4}, FirstFile: n + 5, Durable: End{n + 6, int64(n) * page.Size, 0},
+		ClearedBelow: n + 7, ClearedEnd: End{n + 8, int64(n), 0}, HardState: HardState{Term: n, Vote: n + 1, Commit: n + 2, Stored: true},
 	}
 	must(t, m.SetSnapshot(snapshotOf(n, 20), false))
 	return m
@@ -81,7 +81,7 @@ func wantMeta(t testing.TB, got, want Meta) {
 func created(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
-	must(t, Create(vfs.OS(), dir, metaOf(t, 1)))
+	must(t, Create(vfs.OS(), dir, metaOf(t, 1), nil, nil))
 	return dir
 }
 
@@ -136,3 +136,20 @@ func damage(t testing.TB, dir string, pages ...int) {
 }
 
 func reseal(p []byte) { page.Seal(p[:page.Order.Uint32(p[atUsed:])], atChecksum) }
+
+// snapshotsOf returns a File for the snapshot files of a log.
+func snapshotsOf(fsys vfs.FS, dir string, logID uint64) *File {
+	return &File{fsys: fsys, dir: dir, meta: Meta{LogID: logID}}
+}
+
+func writeTemporary(fsys vfs.FS, dir string, logID uint64, p Position, data []byte) (string, error) {
+	return snapshotsOf(fsys, dir, logID).WriteSnapshot(p, data)
+}
+
+func readSnapshot(fsys vfs.FS, dir string, logID uint64, p Position) ([]byte, error) {
+	return snapshotsOf(fsys, dir, logID).ReadSnapshot(&Meta{LogID: logID, Snapshot: p})
+}
+
+func checkSnapshotFile(fsys vfs.FS, dir string, logID uint64, p Position) error {
+	return snapshotsOf(fsys, dir, logID).CheckSnapshot(&Meta{LogID: logID, Snapshot: p})
+}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path/filepath"
 
+	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
 	"github.com/seed-2fef92ad/raftwal/internal/page"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
@@ -16,17 +17,29 @@ import (
 //
 //	at  size  field
 //	 0     8  magic "RAFTWALs"
-//	 8     4  format version
+//	 8     2  flags: 1 encrypted
+//	10     2  format version
 //	12     4  CRC-32C of all that follows
 //	16     8  log ID
 //	24     8  snapshot term
 //	32     8  snapshot index
 //	40     8  length of the data
 //	48     -  the data
+//
+// and in an encrypted one, instead of the data:
+//
+//	48     4  length of the wrapped data key
+//	52    60  the data key, wrapped by the directory key, and zeros
+//	112    -  the data as a stream (package encryption)
 const (
 	snapMagic       = "RAFTWALs"
 	snapHeaderBytes = 48
+	snapAtFlags     = 8
+	snapAtVersion   = 10
 	snapAtChecksum  = 12
+
+	snapFlagEncrypted = 1
+	snapKeyBytes      = 64 // of an encrypted file, behind the header
 )
 
 // SnapshotSuffix ends the names of snapshot files.
@@ -37,49 +50,111 @@ func SnapshotName(p Position) string {
 	return fmt.Sprintf("%016x-%016x%s", p.Term, p.Index, SnapshotSuffix)
 }
 
-// WriteSnapshot stores data as the snapshot at p of log logID under a temporary
-// name, durably, and returns that name. Renaming it to SnapshotName and syncing
-// the directory publishes it. On an error nothing is left behind.
-func WriteSnapshot(fsys vfs.FS, dir string, logID uint64, p Position, data []byte) (_ string, err error) {
-	tmp := filepath.Join(dir, SnapshotName(p)+".tmp")
-	f, err := vfs.CreateAnew(fsys, tmp)
-	if err != nil {
+// WriteSnapshot stores data as the snapshot at p under a temporary name, durably,
+// and returns that name. Renaming it to SnapshotName and syncing the directory
+// publishes it. It is encrypted if the log is. On an error nothing is left behind.
+func (f *File) WriteSnapshot(p Position, data []byte) (_ string, err error) {
+	s := &snapshotWriter{header: snapshotHeader(f.meta.LogID, p, len(data))}
+	size := snapHeaderBytes + int64(len(data))
+	if f.keys != nil {
+		if err := s.encrypt(f.keys, f.random, f.meta.LogID, p); err != nil {
+			return "", err
+		}
+		size = snapHeaderBytes + snapKeyBytes + encryption.StreamBytes(int64(len(data)))
+	}
+	tmp := filepath.Join(f.dir, SnapshotName(p)+".tmp")
+	if s.file, err = vfs.CreateAnew(f.fsys, tmp); err != nil {
 		return "", err
 	}
 	defer func() {
-		err = errors.Join(err, f.Close())
+		err = errors.Join(err, s.file.Close())
 		if err != nil {
-			_ = fsys.Remove(tmp) // the next Open tries again
+			_ = f.fsys.Remove(tmp) // the next Open tries again
 		}
 	}()
-	header := snapshotHeader(logID, p, data)
-	size := int64(len(header) + len(data))
-	if err := f.Truncate(size); err != nil {
+	if err := s.file.Truncate(size); err != nil {
 		return "", err
 	}
-	if err := f.Reserve(0, size); err != nil {
+	if err := s.file.Reserve(0, size); err != nil {
 		return "", err
 	}
-	if _, err := f.WriteAt(header, 0); err != nil {
-		return "", err
-	}
-	if _, err := f.WriteAt(data, snapHeaderBytes); err != nil {
-		return "", err
-	}
-	return tmp, f.Sync()
+	return tmp, s.write(data)
 }
 
-func snapshotHeader(logID uint64, p Position, data []byte) []byte {
+// snapshotWriter writes a snapshot file: the header last, since it has the
+// checksum of the rest.
+type snapshotWriter struct {
+	file    vfs.File
+	header  []byte
+	key     *encryption.FileKey // nil: not encrypted
+	wrapped []byte
+	ad      []byte
+	at      int64
+	sum     uint32
+}
+
+func (s *snapshotWriter) encrypt(keys *encryption.DirectoryKey, random io.Reader, logID uint64, p Position) error {
+	s.ad = snapshotAD(logID, p)
+	key, wrapped, err := keys.NewFileKey(random, s.ad)
+	if err != nil {
+		return err
+	}
+	page.Order.PutUint16(s.header[snapAtFlags:], snapFlagEncrypted)
+	s.key, s.wrapped = key, make([]byte, snapKeyBytes)
+	page.Order.PutUint32(s.wrapped, uint32(len(wrapped)))
+	copy(s.wrapped[4:], wrapped)
+	return nil
+}
+
+func (s *snapshotWriter) write(data []byte) error {
+	s.at, s.sum = snapHeaderBytes, page.Sum(0, s.header[snapAtChecksum+4:])
+	if err := s.writeBody(data); err != nil {
+		return err
+	}
+	page.Order.PutUint32(s.header[snapAtChecksum:], s.sum)
+	if _, err := s.file.WriteAt(s.header, 0); err != nil {
+		return err
+	}
+	return s.file.Sync()
+}
+
+func (s *snapshotWriter) writeBody(data []byte) error {
+	if s.key == nil {
+		_, err := s.Write(data)
+		return err
+	}
+	defer s.key.Wipe()
+	if _, err := s.Write(s.wrapped); err != nil {
+		return err
+	}
+	return s.key.EncryptTo(s, data, s.ad)
+}
+
+// Write appends to the file.
+func (s *snapshotWriter) Write(p []byte) (int, error) {
+	n, err := s.file.WriteAt(p, s.at)
+	s.at += int64(n)
+	s.sum = page.Sum(s.sum, p)
+	return n, err
+}
+
+func snapshotHeader(logID uint64, p Position, n int) []byte {
 	header := make([]byte, snapHeaderBytes)
 	copy(header, snapMagic)
-	page.Order.PutUint32(header[8:], Version)
+	page.Order.PutUint16(header[snapAtVersion:], Version)
 	page.Order.PutUint64(header[16:], logID)
 	page.Order.PutUint64(header[24:], p.Term)
 	page.Order.PutUint64(header[32:], p.Index)
-	page.Order.PutUint64(header[40:], uint64(len(data)))
-	sum := page.Sum(page.Sum(0, header[snapAtChecksum+4:]), data)
-	page.Order.PutUint32(header[snapAtChecksum:], sum)
+	page.Order.PutUint64(header[40:], uint64(n))
 	return header
+}
+
+// snapshotAD says what snapshot a data key and a stream are for.
+func snapshotAD(logID uint64, p Position) []byte {
+	ad := []byte("snapshot file")
+	ad = page.Order.AppendUint64(ad, logID)
+	ad = page.Order.AppendUint64(ad, p.Term)
+	return page.Order.AppendUint64(ad, p.Index)
 }
 
 // SnapshotFile is an open snapshot file. It can be read even when its name is
@@ -88,49 +163,85 @@ type SnapshotFile struct {
 	file   vfs.File
 	name   string
 	header []byte
+	keys   *encryption.DirectoryKey
+	ad     []byte
 }
 
-// OpenSnapshot opens the snapshot file at p and checks all of it but the
-// checksum, in a time that does not grow with its size. A file that is missing,
-// damaged or another's is a *corrupt.Error.
-func OpenSnapshot(fsys vfs.FS, dir string, logID uint64, p Position) (*SnapshotFile, error) {
-	name := filepath.Join(dir, SnapshotName(p))
-	f, err := fsys.Open(name, true)
+// OpenSnapshot opens the file of m's snapshot and checks all of it but the
+// checksum, in a time that does not grow with its size. It may be called
+// concurrently with all methods but Unlock, Encrypt and Close. A file that is
+// missing, damaged or another's is a *corrupt.Error; encryption.ErrTampered.
+func (f *File) OpenSnapshot(m *Meta) (*SnapshotFile, error) {
+	s := &SnapshotFile{name: filepath.Join(f.dir, SnapshotName(m.Snapshot)), keys: f.keys, ad: snapshotAD(m.LogID, m.Snapshot)}
+	var err error
+	s.file, err = f.fsys.Open(s.name, true)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w (%w)", corrupt.At(name, 0, "the snapshot file is missing"), err)
+		return nil, fmt.Errorf("%w (%w)", corrupt.At(s.name, 0, "the snapshot file is missing"), err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	header, err := checkSnapshot(f, name, logID, p)
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
+	if err := s.check(m); err != nil {
+		return nil, errors.Join(err, s.file.Close())
 	}
-	return &SnapshotFile{file: f, name: name, header: header}, nil
+	return s, nil
 }
 
-// Data reads the data and checks it: *corrupt.Error.
+// Data reads the data and checks it: *corrupt.Error, encryption.ErrTampered.
 func (s *SnapshotFile) Data() ([]byte, error) {
-	data := make([]byte, page.Order.Uint64(s.header[40:]))
-	if _, err := io.ReadFull(io.NewSectionReader(s.file, snapHeaderBytes, int64(len(data))), data); err != nil {
+	body := make([]byte, s.bodyBytes())
+	if _, err := io.ReadFull(io.NewSectionReader(s.file, snapHeaderBytes, int64(len(body))), body); err != nil {
 		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
-			return nil, corrupt.At(s.name, 0, "cut short: %d bytes of data are not there", len(data))
+			return nil, corrupt.At(s.name, 0, "cut short: %d bytes are not there", len(body))
 		}
 		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}
-	if page.Sum(page.Sum(0, s.header[snapAtChecksum+4:]), data) != page.Order.Uint32(s.header[snapAtChecksum:]) {
+	if page.Sum(page.Sum(0, s.header[snapAtChecksum+4:]), body) != page.Order.Uint32(s.header[snapAtChecksum:]) {
 		return nil, corrupt.At(s.name, 0, "%v", errChecksum)
 	}
+	if !s.encrypted() {
+		return body, nil
+	}
+	data, err := s.decrypt(body)
+	if err != nil {
+		return nil, fmt.Errorf("%w (%w)", corrupt.At(s.name, snapHeaderBytes, "cannot be decrypted"), err)
+	}
 	return data, nil
+}
+
+func (s *SnapshotFile) decrypt(body []byte) ([]byte, error) {
+	n := page.Order.Uint32(body)
+	if n > snapKeyBytes-4 {
+		return nil, encryption.ErrTampered
+	}
+	key, err := s.keys.UnwrapFileKey(body[4:4+n], s.ad)
+	if err != nil {
+		return nil, err
+	}
+	defer key.Wipe()
+	return key.Decrypt(body[snapKeyBytes:], s.ad)
+}
+
+func (s *SnapshotFile) encrypted() bool {
+	return page.Order.Uint16(s.header[snapAtFlags:])&snapFlagEncrypted != 0
+}
+
+// bodyBytes is how many bytes follow the header.
+func (s *SnapshotFile) bodyBytes() int64 {
+	n := int64(page.Order.Uint64(s.header[40:]))
+	if s.encrypted() {
+		return snapKeyBytes + encryption.StreamBytes(n)
+	}
+	return n
 }
 
 // Close closes the file.
 func (s *SnapshotFile) Close() error { return s.file.Close() }
 
-// ReadSnapshot returns the data of the snapshot file at p. Errors as those of
+// ReadSnapshot returns the data of m's snapshot file. Errors as those of
 // OpenSnapshot and Data.
-func ReadSnapshot(fsys vfs.FS, dir string, logID uint64, p Position) ([]byte, error) {
-	s, err := OpenSnapshot(fsys, dir, logID, p)
+func (f *File) ReadSnapshot(m *Meta) ([]byte, error) {
+	s, err := f.OpenSnapshot(m)
 	if err != nil {
 		return nil, err
 	}
@@ -139,41 +250,57 @@ func ReadSnapshot(fsys vfs.FS, dir string, logID uint64, p Position) ([]byte, er
 }
 
 // CheckSnapshot does what OpenSnapshot does, and closes the file.
-func CheckSnapshot(fsys vfs.FS, dir string, logID uint64, p Position) error {
-	s, err := OpenSnapshot(fsys, dir, logID, p)
+func (f *File) CheckSnapshot(m *Meta) error {
+	s, err := f.OpenSnapshot(m)
 	if err != nil {
 		return err
 	}
 	return s.Close()
 }
 
-// checkSnapshot returns the header of a snapshot file if it fits the file.
-func checkSnapshot(f vfs.File, name string, logID uint64, p Position) ([]byte, error) {
-	size, err := f.Size()
+// check reads the header and compares it with m and the file.
+func (s *SnapshotFile) check(m *Meta) error {
+	size, err := s.file.Size()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if size < snapHeaderBytes {
-		return nil, corrupt.At(name, size, "cut short: the header has %d bytes", snapHeaderBytes)
+		return corrupt.At(s.name, size, "cut short: the header has %d bytes", snapHeaderBytes)
 	}
-	header := make([]byte, snapHeaderBytes)
-	if _, err := io.ReadFull(io.NewSectionReader(f, 0, snapHeaderBytes), header); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+	s.header = make([]byte, snapHeaderBytes)
+	if _, err := io.ReadFull(io.NewSectionReader(s.file, 0, snapHeaderBytes), s.header); err != nil {
+		return fmt.Errorf("%s: %w", s.name, err)
 	}
-	if string(header[:len(snapMagic)]) != snapMagic {
-		return nil, corrupt.At(name, 0, "no snapshot file: %v", errNotOurs)
+	if string(s.header[:len(snapMagic)]) != snapMagic {
+		return corrupt.At(s.name, 0, "no snapshot file: %v", errNotOurs)
 	}
-	if v := page.Order.Uint32(header[8:]); v != Version {
-		return nil, fmt.Errorf("%w: %w", corrupt.At(name, 8, "format %d", v), ErrVersion)
+	if v := page.Order.Uint16(s.header[snapAtVersion:]); v != Version {
+		return fmt.Errorf("%w: %w", corrupt.At(s.name, snapAtVersion, "format %d", v), ErrVersion)
 	}
-	if got := page.Order.Uint64(header[16:]); got != logID {
-		return nil, corrupt.At(name, 16, "belongs to another log (%016x, not %016x)", got, logID)
+	if got := page.Order.Uint64(s.header[16:]); got != m.LogID {
+		return corrupt.At(s.name, 16, "belongs to another log (%016x, not %016x)", got, m.LogID)
 	}
-	if got := (Position{page.Order.Uint64(header[32:]), page.Order.Uint64(header[24:])}); got != p {
-		return nil, corrupt.At(name, 24, "holds the snapshot %+v, not %+v", got, p)
+	if got := (Position{page.Order.Uint64(s.header[32:]), page.Order.Uint64(s.header[24:])}); got != m.Snapshot {
+		return corrupt.At(s.name, 24, "holds the snapshot %+v, not %+v", got, m.Snapshot)
 	}
-	if n := page.Order.Uint64(header[40:]); n != uint64(size-snapHeaderBytes) {
-		return nil, corrupt.At(name, size, "the header promises %d bytes of data, there are %d", n, size-snapHeaderBytes)
+	n := page.Order.Uint64(s.header[40:])
+	if n > 1<<62 || s.bodyBytes() != size-snapHeaderBytes {
+		return corrupt.At(s.name, size, "the header promises %d bytes of data, which do not fit %d bytes of file", n, size)
 	}
-	return header, nil
+	return s.checkFlags(m)
+}
+
+func (s *SnapshotFile) checkFlags(m *Meta) error {
+	flags, want := page.Order.Uint16(s.header[snapAtFlags:]), uint16(0)
+	if m.Encrypted && !m.SnapshotPlain {
+		want = snapFlagEncrypted
+	}
+	switch {
+	case flags == want:
+		return nil
+	case m.Encrypted:
+		return fmt.Errorf("%w (%w)", corrupt.At(s.name, snapAtFlags, "flags %#x, want %#x", flags, want), encryption.ErrTampered)
+	default:
+		return corrupt.At(s.name, snapAtFlags, "flags %#x, want %#x", flags, want)
+	}
 }

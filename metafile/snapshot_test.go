@@ -21,7 +21,7 @@ var snapAt = Position{Index: 1234, Term: 5}
 func writeSnapshot(t testing.TB, data []byte) (dir, name string) {
 	t.Helper()
 	dir = t.TempDir()
-	tmp, err := WriteSnapshot(vfs.OS(), dir, snapLog, snapAt, data)
+	tmp, err := writeTemporary(vfs.OS(), dir, snapLog, snapAt, data)
 	must(t, err)
 	name = filepath.Join(dir, SnapshotName(snapAt))
 	must(t, os.Rename(tmp, name))
@@ -39,8 +39,8 @@ func TestSnapshotRoundTrip(t *testing.T) {
 		data := make([]byte, size)
 		seeded(t).Read(data)
 		dir, _ := writeSnapshot(t, data)
-		must(t, CheckSnapshot(vfs.OS(), dir, snapLog, snapAt))
-		got, err := ReadSnapshot(vfs.OS(), dir, snapLog, snapAt)
+		must(t, checkSnapshotFile(vfs.OS(), dir, snapLog, snapAt))
+		got, err := readSnapshot(vfs.OS(), dir, snapLog, snapAt)
 		must(t, err)
 		if !bytes.Equal(got, data) {
 			t.Errorf("%d bytes: read back differently", size)
@@ -56,9 +56,9 @@ func TestSnapshotEveryFlippedByte(t *testing.T) {
 		content := bytes.Clone(whole)
 		content[at] ^= 0x10
 		must(t, os.WriteFile(name, content, 0o600))
-		_, err := ReadSnapshot(vfs.OS(), dir, snapLog, snapAt)
+		_, err := readSnapshot(vfs.OS(), dir, snapLog, snapAt)
 		wantCorrupt(t, err)
-		err = CheckSnapshot(vfs.OS(), dir, snapLog, snapAt)
+		err = checkSnapshotFile(vfs.OS(), dir, snapLog, snapAt)
 		inData := at >= snapHeaderBytes || at >= snapAtChecksum && at < snapAtChecksum+4
 		if (err == nil) != inData {
 			t.Errorf("byte %d: CheckSnapshot: %v", at, err)
@@ -72,24 +72,24 @@ func TestSnapshotCutShort(t *testing.T) {
 	must(t, err)
 	for _, size := range []int{0, 1, snapHeaderBytes - 1, snapHeaderBytes, len(whole) - 1, len(whole) + 1} {
 		must(t, os.WriteFile(name, append(bytes.Clone(whole), 0)[:size], 0o600))
-		_, err := ReadSnapshot(vfs.OS(), dir, snapLog, snapAt)
+		_, err := readSnapshot(vfs.OS(), dir, snapLog, snapAt)
 		wantCorrupt(t, err)
-		wantCorrupt(t, CheckSnapshot(vfs.OS(), dir, snapLog, snapAt))
+		wantCorrupt(t, checkSnapshotFile(vfs.OS(), dir, snapLog, snapAt))
 	}
 }
 
 func TestSnapshotOfOthers(t *testing.T) {
 	dir, name := writeSnapshot(t, []byte("data"))
-	_, err := ReadSnapshot(vfs.OS(), dir, snapLog+1, snapAt)
+	_, err := readSnapshot(vfs.OS(), dir, snapLog+1, snapAt)
 	wantCorrupt(t, err)
 	for _, p := range []Position{{1234, 6}, {1235, 5}} {
 		must(t, os.Link(name, filepath.Join(dir, SnapshotName(p))))
-		_, err := ReadSnapshot(vfs.OS(), dir, snapLog, p)
+		_, err := readSnapshot(vfs.OS(), dir, snapLog, p)
 		wantCorrupt(t, err)
 	}
 	for _, err := range []error{
-		func() error { _, err := ReadSnapshot(vfs.OS(), dir, snapLog, Position{1, 1}); return err }(),
-		CheckSnapshot(vfs.OS(), dir, snapLog, Position{1, 1}),
+		func() error { _, err := readSnapshot(vfs.OS(), dir, snapLog, Position{1, 1}); return err }(),
+		checkSnapshotFile(vfs.OS(), dir, snapLog, Position{1, 1}),
 	} {
 		wantCorrupt(t, err)
 		wantErr(t, err, fs.ErrNotExist)
@@ -98,7 +98,7 @@ func TestSnapshotOfOthers(t *testing.T) {
 	must(t, err)
 	page.Order.PutUint32(content[8:], Version+1)
 	must(t, os.WriteFile(name, content, 0o600))
-	_, err = ReadSnapshot(vfs.OS(), dir, snapLog, snapAt)
+	_, err = readSnapshot(vfs.OS(), dir, snapLog, snapAt)
 	wantErr(t, err, ErrVersion)
 }
 
@@ -107,7 +107,7 @@ func TestWriteSnapshotCuts(t *testing.T) {
 	for n := 1; ; n++ {
 		dir := t.TempDir()
 		fsys := vfstest.New(vfs.OS(), vfstest.FailNth(n, syscall.ENOSPC))
-		_, err := WriteSnapshot(fsys, dir, snapLog, snapAt, []byte("data"))
+		_, err := writeTemporary(fsys, dir, snapLog, snapAt, []byte("data"))
 		if err == nil {
 			if n < 7 {
 				t.Errorf("only %d operations failed", n-1)
@@ -125,7 +125,7 @@ func TestReadSnapshotFailures(t *testing.T) {
 	dir, _ := writeSnapshot(t, []byte("data"))
 	for n := 1; ; n++ {
 		fsys := vfstest.New(vfs.OS(), vfstest.FailNth(n, syscall.EIO))
-		_, err := ReadSnapshot(fsys, dir, snapLog, snapAt)
+		_, err := readSnapshot(fsys, dir, snapLog, snapAt)
 		if fsys.Count(vfstest.OpClose) > 0 && err == nil {
 			if n < 5 {
 				t.Errorf("only %d operations failed", n-1)
@@ -139,8 +139,8 @@ func TestReadSnapshotFailures(t *testing.T) {
 // TestWriteSnapshotOverLeftover: what an earlier attempt left is no obstacle.
 func TestWriteSnapshotOverLeftover(t *testing.T) {
 	dir := t.TempDir()
-	_, err := WriteSnapshot(vfs.OS(), dir, snapLog, snapAt, nil)
+	_, err := writeTemporary(vfs.OS(), dir, snapLog, snapAt, nil)
 	must(t, err)
-	_, err = WriteSnapshot(vfs.OS(), dir, snapLog, snapAt, nil)
+	_, err = writeTemporary(vfs.OS(), dir, snapLog, snapAt, nil)
 	must(t, err)
 }

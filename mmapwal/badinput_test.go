@@ -278,15 +278,6 @@ func TestOptionsAreOptional(t *testing.T) {
 	testLogUsable(t, d, dir)
 }
 
-func TestInitEncrypted(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "log")
-	_, err := mmapwal.InitEncrypted(dir, make([]byte, 32))
-	testLogIs(t, err, mmapwal.ErrUnsupported, errors.ErrUnsupported)
-	if testLogExists(dir) {
-		t.Fatal("the directory was made")
-	}
-}
-
 // testLogRefused is a directory that Open must refuse and leave as it is.
 type testLogRefused struct {
 	name    string
@@ -297,9 +288,9 @@ type testLogRefused struct {
 }
 
 // testLogThreeFiles makes a log of files 1 to 3 and closes it.
-func testLogThreeFiles(t testing.TB, dir string) {
+func testLogThreeFiles(t testing.TB, dir string, edits ...func(*mmapwal.Options)) {
 	t.Helper()
-	d := testLogOpen(t, dir)
+	d := testLogOpen(t, dir, edits...)
 	for k := range uint64(3) {
 		testLogSave(t, d, testLogHard(1, 1, 1), testLogEntries(8*k+1, 8*k+8, 1, 110_000))
 	}
@@ -395,7 +386,7 @@ func testLogRefusedDirs() []testLogRefused {
 		{"empty wal.meta", testLogCut("wal.meta", 0), corrupt, "", "wal.meta"},
 		{"wal.meta cut to a page", testLogCut("wal.meta", page.Size), corrupt, "", "wal.meta"},
 		{"wal.meta of a newer version", testLogEditPages(func(p []byte) { page.Order.PutUint32(p[32:], 2) }), []error{mmapwal.ErrVersion}, "format 2", ""},
-		{"encrypted", testLogEditPages(func(p []byte) { p[39] |= 2 }), []error{mmapwal.ErrUnsupported, errors.ErrUnsupported}, "encrypted", ""},
+		{"flag of encryption", testLogEditPages(func(p []byte) { p[39] |= 2 }), corrupt, "wrapped key", "wal.meta"},
 		{"wal.meta missing", testLogRemove("wal.meta"), corrupt, "missing", "wal.meta"},
 		{"middle file missing", testLogRemove("00002.wal"), corrupt, "missing", "00002.wal"},
 		{"first file missing", testLogRemove("00001.wal"), corrupt, "missing", "00001.wal"},

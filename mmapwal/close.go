@@ -72,7 +72,7 @@ func (d *DiskStorage) settle() error {
 		if err := d.tail.Sync(); err != nil {
 			return err
 		}
-		if err := d.tail.SyncSlots(); err != nil {
+		if err := d.settleTail(); err != nil {
 			return err
 		}
 	}
@@ -93,6 +93,15 @@ func (d *DiskStorage) settle() error {
 	m := d.meta.Meta()
 	m.Durable = d.durable()
 	return d.meta.CommitClean(m)
+}
+
+// settleTail makes the tail's slots durable; an encrypted one is sealed, since the
+// next Open does not continue it, and then need not read it.
+func (d *DiskStorage) settleTail() error {
+	if d.tail.Encrypted() && !d.tailIsFresh() {
+		return d.tail.Seal()
+	}
+	return d.tail.SyncSlots()
 }
 
 // release closes all files; the lock goes with wal.meta.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"syscall"
 
+	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
@@ -41,9 +42,20 @@ var (
 	// ErrVersion: a newer version of this package wrote the log.
 	ErrVersion = errors.New("mmapwal: written by a newer version of this package")
 	// ErrUnsupported: the file system cannot keep a promise of this package
-	// (it has no file locks), or the log is encrypted, which this version does
-	// not support. It wraps errors.ErrUnsupported.
+	// (it has no file locks). It wraps errors.ErrUnsupported.
 	ErrUnsupported = fmt.Errorf("mmapwal: %w", errors.ErrUnsupported)
+	// ErrKeyLength: a master key that has not 16, 24 or 32 bytes.
+	ErrKeyLength = encryption.ErrKeyLength
+	// ErrKeyRequired: the log is encrypted, and no key was given.
+	ErrKeyRequired = encryption.ErrKeyRequired
+	// ErrWrongKey: the log is encrypted with another key.
+	ErrWrongKey = encryption.ErrWrongKey
+	// ErrNotEncrypted: the log is not encrypted, but should be.
+	ErrNotEncrypted = errors.New("mmapwal: the log is not encrypted")
+	// ErrTampered: what was read is not what this log stored in this place,
+	// though its checksum is right: somebody has changed, moved or exchanged it.
+	// It comes with a *CorruptError that says where.
+	ErrTampered = encryption.ErrTampered
 	// ErrFault: the kernel could not back a page of a mapped file: the disk is
 	// failing or full, or somebody cut the file short.
 	ErrFault = vfs.ErrFault

@@ -1,6 +1,7 @@
 package mmapwal
 
 import (
+	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/internal/host"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 )
@@ -13,3 +14,6 @@ func (o *Options) SetFS(fsys vfs.FS) {
 
 // SetSyncMode sets the sync policy by its number on disk.
 func (o *Options) SetSyncMode(mode uint32) { o.Sync = SyncPolicy{syncMode(mode)} }
+
+// Keys returns the directory key.
+func (d *DiskStorage) Keys() *encryption.DirectoryKey { return d.meta.Keys() }

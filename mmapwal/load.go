@@ -93,7 +93,7 @@ func (d *DiskStorage) openFiles(numbers []uint64) ([]loaded, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := d.checkChain(l.file, k, numbers); err != nil {
+		if err := d.checkChain(l.file, k, numbers, files); err != nil {
 			return nil, err
 		}
 		if !l.file.Sealed() {
@@ -116,16 +116,21 @@ func (d *DiskStorage) checkAge(number uint64) error {
 }
 
 func (d *DiskStorage) openFile(number uint64) (loaded, error) {
-	f, err := entryfile.Open(d.fsys, d.dir, number, d.meta.Meta().LogID, d.opts.ReadOnly)
+	m := d.meta.Meta()
+	f, err := entryfile.Open(d.fsys, d.dir, number, m.LogID, d.meta.Keys(), d.opts.ReadOnly)
 	if err != nil {
 		return loaded{}, err
 	}
 	d.files = append(d.files, segment{file: f, first: 1, last: 0})
+	if m.Encrypted && number >= m.EncryptedFrom && !f.Encrypted() {
+		return loaded{}, fmt.Errorf("%w (%w)", corrupt.At(f.Path(), 0, "the file is not encrypted, as it was when it was made"), ErrTampered)
+	}
 	return loaded{file: f}, nil
 }
 
-// checkChain compares the file that f follows with the one that is there.
-func (d *DiskStorage) checkChain(f *entryfile.File, k int, numbers []uint64) error {
+// checkChain compares the file that f follows with the one that is there, the
+// last of before; and f with the one that wal.meta knows.
+func (d *DiskStorage) checkChain(f *entryfile.File, k int, numbers []uint64, before []loaded) error {
 	switch {
 	case k == 0 && f.Prev() >= d.meta.Meta().FirstFile:
 		return d.missing(f.Prev())
@@ -133,6 +138,11 @@ func (d *DiskStorage) checkChain(f *entryfile.File, k int, numbers []uint64) err
 		return d.missing(f.Prev())
 	case k > 0 && f.Prev() < numbers[k-1]:
 		return corrupt.At(f.Path(), 0, "the file follows number %d, but %d is there: one of them is of another time", f.Prev(), numbers[k-1])
+	case k > 0 && f.PrevSalt() != before[k-1].file.Salt():
+		return corrupt.At(f.Path(), 0, "the file does not follow %s, but another of that number: one of them is of another copy of the log", before[k-1].file.Path())
+	}
+	if m := d.meta.Meta(); f.Number() == m.Durable.File && f.Salt() != m.Durable.Salt {
+		return corrupt.At(f.Path(), 0, "not the file that was written, but another of its number: it is of another copy of the log")
 	}
 	return nil
 }
@@ -148,9 +158,24 @@ func (d *DiskStorage) read(l *loaded, last bool) error {
 		if !last {
 			return corrupt.At(l.file.Path(), 0, "the log was closed cleanly, but this file is neither sealed nor the last")
 		}
+		if l.file.Encrypted() {
+			return d.readClean(l, m.Durable.Offset)
+		}
 		return l.file.Continue(m.Durable.Offset)
 	}
 	return d.scan(l)
+}
+
+// readClean reads the records of an encrypted file that was closed cleanly: it is
+// not continued, since a copy of the log may be, with the same key.
+func (d *DiskStorage) readClean(l *loaded, end int64) error {
+	if err := d.scan(l); err != nil {
+		return err
+	}
+	if l.scan.End != end {
+		return corrupt.At(l.file.Path(), min(l.scan.End, end), "the data ends at %d, but at the last close it ended at %d", l.scan.End, end)
+	}
+	return nil
 }
 
 // scan reads the records of a file.
@@ -241,6 +266,11 @@ func (d *DiskStorage) recover(files []loaded) error {
 		case k == len(kept)-1:
 			if err := l.file.RestoreHeader(); err != nil {
 				return err
+			}
+			if !l.file.Sealed() && d.opts.wrapper != nil { // new entries are encrypted
+				if err := l.file.Seal(); err != nil {
+					return err
+				}
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/seed-2fef92ad/raftwal/cleanup"
+	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
 	"github.com/seed-2fef92ad/raftwal/internal/host"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
@@ -18,9 +19,14 @@ import (
 // Init opens the log in dir, or makes a new one there, with the default options.
 func Init(dir string) (*DiskStorage, error) { return Open(dir, nil) }
 
-// InitEncrypted answers with ErrUnsupported: encryption at rest is not built yet.
+// InitEncrypted is Init for a log that is encrypted with a master key of 16, 24
+// or 32 bytes. A log without a key becomes an encrypted one; see Options.Key.
+// ErrKeyLength, ErrWrongKey.
 func InitEncrypted(dir string, key []byte) (*DiskStorage, error) {
-	return nil, fmt.Errorf("%w: encryption at rest; a log of %q without it can be opened with Init", ErrUnsupported, dir)
+	if key == nil {
+		key = []byte{}
+	}
+	return Open(dir, &Options{Key: key})
 }
 
 // Open opens the log in dir, or makes a new one there (directory 0700, files
@@ -52,6 +58,7 @@ func Open(dir string, opts *Options) (*DiskStorage, error) {
 	if err := d.open(); err != nil {
 		return nil, fmt.Errorf("mmapwal: open %q: %w", d.dir, errors.Join(opening(err), d.release()))
 	}
+	d.opts.wrapper, d.opts.KeyWrapper = nil, nil // master keys are kept no longer than needed
 	d.recovery.Duration = time.Since(started)
 	d.logOpened()
 	return d, nil
@@ -112,10 +119,17 @@ func (d *DiskStorage) lock() (err error) {
 		return err
 	}
 	m := metafile.Meta{LogID: logID, Clean: true, FirstFile: 1, SyncPolicy: uint32(d.opts.Sync.mode)}
+	var keys *encryption.DirectoryKey
+	if d.opts.wrapper != nil {
+		if keys, err = d.newKeys(&m); err != nil {
+			return err
+		}
+		defer keys.Wipe() // they are unwrapped again
+	}
 	if err := m.SetSnapshot(&raftpb.Snapshot{}, false); err != nil {
 		return err
 	}
-	if err := metafile.Create(d.fsys, d.dir, m); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := metafile.Create(d.fsys, d.dir, m, keys, d.host.Random); err != nil && !errors.Is(err, fs.ErrExist) {
 		return reserving(err)
 	}
 	d.meta, err = metafile.Open(d.fsys, d.dir, false)
@@ -124,18 +138,18 @@ func (d *DiskStorage) lock() (err error) {
 
 // checkMeta judges what wal.meta says before anything relies on it.
 func (d *DiskStorage) checkMeta() error {
-	m := d.meta.Meta()
-	if m.Encrypted {
-		return fmt.Errorf("%w: the log is encrypted", ErrUnsupported)
+	if err := d.unlock(); err != nil {
+		return err
 	}
+	m := d.meta.Meta()
 	if !m.SnapshotInFile {
 		return nil
 	}
 	if !d.opts.ReadOnly {
-		return metafile.CheckSnapshot(d.fsys, d.dir, m.LogID, m.Snapshot)
+		return d.meta.CheckSnapshot(&m)
 	}
 	var err error // kept open, since the owner may remove it at any time
-	d.snapshot, err = metafile.OpenSnapshot(d.fsys, d.dir, m.LogID, m.Snapshot)
+	d.snapshot, err = d.meta.OpenSnapshot(&m)
 	return err
 }
 
@@ -187,9 +201,16 @@ func (d *DiskStorage) beginRun() error {
 	m.Durable = metafile.End{}
 	if n := len(d.files); n > 0 {
 		f := d.files[n-1].file
-		m.Durable = metafile.End{File: f.Number(), Offset: f.End()}
+		m.Durable = metafile.End{File: f.Number(), Offset: f.End(), Salt: f.Salt()}
 	}
-	if err := d.meta.Commit(m); err != nil {
+	commit := d.meta.Commit
+	if d.opts.wrapper != nil && !m.Encrypted {
+		if err := d.startEncrypting(&m); err != nil {
+			return err
+		}
+		commit = d.meta.CommitEverywhere
+	}
+	if err := commit(m); err != nil {
 		return err
 	}
 	d.publish()
@@ -237,7 +258,7 @@ func (d *DiskStorage) ensureTail() error {
 	}
 	p := &d.plan
 	defer d.discard(p)
-	f, _, err := d.prepareFile(d.next, nil)
+	f, _, err := d.prepareFile(d.next, d.before(p), nil)
 	if errors.Is(err, ErrNoSpace) && !vfs.SyncFailed(err) {
 		d.log.Warn("raftwal: no space for a new entry file; compact, or make room", "dir", d.dir, "err", err)
 		return nil

@@ -3,6 +3,7 @@ package mmapwal
 import (
 	"log/slog"
 
+	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/internal/host"
 )
@@ -47,6 +48,17 @@ type Options struct {
 	// Sync is when a Save is on the disk: HardSync or NoSync.
 	Sync SyncPolicy
 
+	// Key is the master key: it encrypts the log at rest, with AES-GCM. 16, 24 or
+	// 32 bytes. The log keeps no reference to it. A log that is not encrypted
+	// becomes so: what is stored from now on; see Stats.PlainFiles for the rest.
+	Key []byte
+	// KeyWrapper is used instead of a Key: a KMS, or an AEAD of Tink. It is called
+	// at Open and by RotateKeyWrapper only.
+	KeyWrapper encryption.KeyWrapper
+	// RequireEncryption refuses a log that is not encrypted (ErrNotEncrypted), and
+	// to make one without a Key or KeyWrapper.
+	RequireEncryption bool
+
 	// FileDataSize is how many bytes of records an entry file takes before the
 	// next one is begun: 1 MiB to 16 GiB, 0 for the default of 64 MiB. It applies
 	// to new files. An entry that is larger gets a file that it fits into.
@@ -68,7 +80,9 @@ type Options struct {
 	// failed removals; never about a single Save. nil means slog.Default().
 	Logger *slog.Logger
 
-	host host.Host
+	host    host.Host
+	wrapper encryption.KeyWrapper // from Key or KeyWrapper; nil: none
+	keySize int                   // of a new directory key, in bytes
 }
 
 // withDefaults checks o and returns a copy in which nothing is left open.
@@ -93,6 +107,9 @@ func (o *Options) withDefaults() (Options, error) {
 	if out.Recovery == KeepValidPrefix && out.ReadOnly {
 		return out, invalidf("Options: KeepValidPrefix writes, ReadOnly forbids it; choose one")
 	}
+	if err := out.setWrapper(); err != nil {
+		return out, err
+	}
 	if out.Logger == nil {
 		out.Logger = slog.Default()
 	}
@@ -100,4 +117,20 @@ func (o *Options) withDefaults() (Options, error) {
 		out.host = host.OS()
 	}
 	return out, nil
+}
+
+// setWrapper makes one thing of Key and KeyWrapper. It does not keep the key.
+func (o *Options) setWrapper() (err error) {
+	key := o.Key
+	o.Key, o.wrapper, o.keySize = nil, o.KeyWrapper, 32
+	switch {
+	case key != nil && o.KeyWrapper != nil:
+		return invalidf("Options: Key and KeyWrapper are both set; choose one")
+	case key != nil:
+		o.keySize = len(key)
+		o.wrapper, err = newWrapper(key)
+	case o.KeyWrapper == nil && o.RequireEncryption:
+		return invalidf("Options: RequireEncryption without Key or KeyWrapper")
+	}
+	return err
 }

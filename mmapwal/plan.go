@@ -49,7 +49,7 @@ func (d *DiskStorage) makeRoom(p *plan) error {
 	}
 	number := d.next
 	for len(rest) > 0 || p.empties && !d.tailIsFresh() && len(p.files) == 0 {
-		f, count, err := d.prepareFile(number, rest)
+		f, count, err := d.prepareFile(number, d.before(p), rest)
 		if err != nil {
 			return err
 		}
@@ -78,19 +78,24 @@ func (d *DiskStorage) discard(p *plan) {
 
 // prepareFile makes the file with the given number ready for as many of es as it
 // takes, at least one.
-func (d *DiskStorage) prepareFile(number uint64, es []*raftpb.Entry) (*entryfile.File, int, error) {
+// before is the file in front of it, nil if there is none.
+func (d *DiskStorage) prepareFile(number uint64, before *entryfile.File, es []*raftpb.Entry) (*entryfile.File, int, error) {
 	salt, err := d.randomUint64()
 	if err != nil {
 		return nil, 0, err
 	}
 	spec := entryfile.Spec{
-		Number: number, Prev: d.numberBefore(number),
-		LogID: d.meta.Meta().LogID, Salt: uint32(salt), DataBytes: d.opts.FileDataSize,
+		Number: number,
+		LogID:  d.meta.Meta().LogID, Salt: uint32(salt), DataBytes: d.opts.FileDataSize,
+		Keys: d.meta.Keys(), Random: d.host.Random,
+	}
+	if before != nil {
+		spec.Prev, spec.PrevSalt = before.Number(), before.Salt()
 	}
 	if len(es) > 0 {
-		spec.DataBytes = max(spec.DataBytes, entryfile.RecordBytes(len(es[0].GetData())))
+		spec.DataBytes = max(spec.DataBytes, spec.RecordBytes(len(es[0].GetData())))
 	}
-	count, bytes := entryfile.Fit(es, spec.DataBytes)
+	count, bytes := spec.Fit(es)
 	f, err := entryfile.Prepare(d.fsys, d.dir, spec, bytes, count)
 	if err != nil {
 		return nil, 0, reserving(err)
@@ -98,15 +103,16 @@ func (d *DiskStorage) prepareFile(number uint64, es []*raftpb.Entry) (*entryfile
 	return f, count, nil
 }
 
-// numberBefore returns the number of the file in front of the one numbered n.
-func (d *DiskStorage) numberBefore(n uint64) uint64 {
-	if n > d.next {
-		return n - 1 // prepared in the same Save
+// before returns the file in front of the one that p prepares next; nil if there
+// is none.
+func (d *DiskStorage) before(p *plan) *entryfile.File {
+	if n := len(p.files); n > 0 {
+		return p.files[n-1]
 	}
-	if len(d.files) == 0 {
-		return 0
+	if n := len(d.files); n > 0 {
+		return d.files[n-1].file
 	}
-	return d.files[len(d.files)-1].file.Number()
+	return nil
 }
 
 // prepareSnapshot puts snap into p.meta; data too large for wal.meta goes to a
@@ -126,7 +132,7 @@ func (d *DiskStorage) prepareSnapshot(p *plan, snap *raftpb.Snapshot) error {
 	if !inFile {
 		return nil
 	}
-	tmp, err := metafile.WriteSnapshot(d.fsys, d.dir, p.meta.LogID, p.meta.Snapshot, snap.GetData())
+	tmp, err := d.meta.WriteSnapshot(p.meta.Snapshot, snap.GetData())
 	if err != nil {
 		return reserving(err)
 	}

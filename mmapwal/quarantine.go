@@ -24,7 +24,7 @@ func (d *DiskStorage) keepValidPrefix(numbers []uint64) error {
 	}
 	var files []loaded
 	for k, n := range numbers {
-		l, damage := d.inspect(n, k, numbers, reach)
+		l, damage := d.inspect(n, k, numbers, files, reach)
 		if damage != nil && !errors.Is(damage, ErrCorrupt) {
 			return damage
 		}
@@ -51,7 +51,7 @@ func (d *DiskStorage) keepValidPrefix(numbers []uint64) error {
 // inspect opens and reads a file, sealed or not. With damage comes the file if
 // its first records are whole and continue the log, which reaches up to reach;
 // none if it cannot be used.
-func (d *DiskStorage) inspect(number uint64, k int, numbers []uint64, reach uint64) (loaded, error) {
+func (d *DiskStorage) inspect(number uint64, k int, numbers []uint64, before []loaded, reach uint64) (loaded, error) {
 	if err := d.checkAge(number); err != nil {
 		return loaded{}, err
 	}
@@ -59,7 +59,7 @@ func (d *DiskStorage) inspect(number uint64, k int, numbers []uint64, reach uint
 	if err != nil {
 		return loaded{}, err
 	}
-	if err := d.checkChain(l.file, k, numbers); err != nil {
+	if err := d.checkChain(l.file, k, numbers, before); err != nil {
 		return loaded{}, err
 	}
 	scan, damage := l.file.Check()

@@ -159,7 +159,7 @@ func (d *DiskStorage) durable() metafile.End {
 	if d.tail == nil {
 		return d.meta.Meta().Durable
 	}
-	return metafile.End{File: d.tail.Number(), Offset: d.tail.Durable()}
+	return metafile.End{File: d.tail.Number(), Offset: d.tail.Durable(), Salt: d.tail.Salt()}
 }
 
 // publishMeta shows reads what wal.meta holds.

@@ -144,7 +144,7 @@ func (d *DiskStorage) loadSnapshot(m *metafile.Meta) (*raftpb.Snapshot, error) {
 	if d.snapshot != nil {
 		snap.Data, err = d.snapshot.Data()
 	} else {
-		snap.Data, err = metafile.ReadSnapshot(d.fsys, d.dir, m.LogID, m.Snapshot)
+		snap.Data, err = d.meta.ReadSnapshot(m)
 	}
 	if err != nil {
 		return nil, err

@@ -9,6 +9,11 @@ type Stats struct {
 	SnapshotIndex         uint64
 	Files                 int // entry files with entries
 
+	// Encrypted says whether the log is encrypted, PlainFiles how many of its files,
+	// a snapshot file among them, are from before that, and are not.
+	Encrypted  bool
+	PlainFiles int
+
 	// FilesRemoved counts dead files that were removed since Open.
 	FilesRemoved uint64
 	// FailedRemovals says which dead files could not be removed, and why, by base
@@ -43,7 +48,7 @@ func (d *DiskStorage) Stats() Stats {
 	s := Stats{
 		RaftID: v.meta.RaftID, GroupID: v.meta.GroupID,
 		FirstIndex: v.first(), LastIndex: v.last, SnapshotIndex: v.meta.Snapshot.Index,
-		Files: v.logFiles(), Recovery: d.recovery,
+		Files: v.logFiles(), Encrypted: v.meta.Encrypted, Recovery: d.recovery,
 	}
 	if !v.closed {
 		s.Poisoned = v.err
@@ -52,6 +57,12 @@ func (d *DiskStorage) Stats() Stats {
 		if seg.file.Healed() {
 			s.HealedFiles++
 		}
+		if s.Encrypted && !seg.file.Encrypted() {
+			s.PlainFiles++
+		}
+	}
+	if v.meta.SnapshotPlain {
+		s.PlainFiles++
 	}
 	if d.remover != nil {
 		removals := d.remover.Stats()
