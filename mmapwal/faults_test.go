@@ -244,7 +244,7 @@ func (f *testLogFault) poisoned(d *mmapwal.DiskStorage, cause error) {
 // reopen checks what is there once all works again.
 func (f *testLogFault) reopen() {
 	f.t.Helper()
-	d, err := mmapwal.Open(f.dir, testLogOptions(testLogOn(testLogFastFS{vfs.OS()}), func(o *mmapwal.Options) { o.RetainEntries = 5 }))
+	d, err := mmapwal.Open(f.dir, testLogOptions(append(f.edits, testLogOn(testLogFastFS{vfs.OS()}))...))
 	if err != nil {
 		f.fatalf("reopen: %v", err)
 	}
@@ -312,6 +312,10 @@ func TestFaults(t *testing.T) {
 	testLogEachFault(t, []syscall.Errno{syscall.ENOSPC, syscall.EIO})
 }
 
+func TestFaultsEncrypted(t *testing.T) {
+	testLogEachFault(t, []syscall.Errno{syscall.EIO}, testLogEncrypted)
+}
+
 func TestFaultsNoSync(t *testing.T) {
 	if testing.Short() {
 		t.Skip("TestFaults does nearly the same")
@@ -321,19 +325,24 @@ func TestFaultsNoSync(t *testing.T) {
 
 // TestFaultsInRecovery: the same for an Open that has to recover.
 func TestFaultsInRecovery(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { testLogFaultsInRecovery(t) })
+	t.Run("encrypted", func(t *testing.T) { testLogFaultsInRecovery(t, testLogEncrypted) })
+}
+
+func testLogFaultsInRecovery(t *testing.T, edits ...func(*mmapwal.Options)) {
 	dir := t.TempDir()
 	m := &oracle.Model{Data: testLogFaultData}
 	for from := range uint64(2) { // a file that was sealed, and a tail that was not
 		op := oracle.Op{Hard: [3]uint64{1, 1, 2}, From: 2*from + 1, Terms: []uint64{1, 1}}
-		if err := op.Do(testLogOpen(t, dir, testLogNoSync), m); err != nil {
+		if err := op.Do(testLogOpen(t, dir, append(edits, testLogNoSync)...), m); err != nil {
 			t.Fatal(err)
 		}
 		m = op.Done(m)
 		dir = testLogCopyDir(t, dir)
 	}
-	testLogRecoveryFaults(t, dir, m)
+	testLogRecoveryFaults(t, dir, m, edits...)
 	testLogTear(t, dir)
-	testLogRecoveryFaults(t, dir, m)
+	testLogRecoveryFaults(t, dir, m, edits...)
 }
 
 // testLogTear appends what a torn write may leave to the records of the last file.
@@ -348,13 +357,13 @@ func testLogTear(t *testing.T, dir string) {
 }
 
 // testLogRecoveryFaults opens a copy of unclean for each operation that can fail.
-func testLogRecoveryFaults(t *testing.T, unclean string, want *oracle.Model) {
+func testLogRecoveryFaults(t *testing.T, unclean string, want *oracle.Model, edits ...func(*mmapwal.Options)) {
 	t.Helper()
 	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EIO} {
 		n := 0
 		for again := true; again; n++ {
 			dir := testLogCopyDir(t, unclean)
-			f := testLogFailNth(t, dir, n, errno)
+			f := testLogFailNth(t, dir, n, errno, edits...)
 			f.model, f.models = want, []*oracle.Model{want}
 			if err := f.open().Close(); err != nil {
 				f.typed(err)

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -31,6 +32,9 @@ func testLogKillChild(t *testing.T, dir string) {
 	var edits []func(*mmapwal.Options)
 	if os.Getenv("MMAPWAL_TEST_NOSYNC") != "" {
 		edits = append(edits, testLogNoSync)
+	}
+	if os.Getenv("MMAPWAL_TEST_ENCRYPTED") != "" {
+		edits = append(edits, testLogEncrypted)
 	}
 	testLogTell("open")
 	d := testLogOpen(t, dir, edits...)
@@ -119,25 +123,31 @@ func testLogSeed(t *testing.T) uint64 {
 // be saved is there afterwards, and of the rest a prefix.
 func TestKill(t *testing.T) {
 	seed := testLogSeed(t)
-	t.Run("HardSync", func(t *testing.T) { testLogKill(t, seed, 15, "") })
-	t.Run("NoSync", func(t *testing.T) { testLogKill(t, seed, 6, "1") })
+	t.Run("HardSync", func(t *testing.T) { testLogKill(t, seed, 10) })
+	t.Run("NoSync", func(t *testing.T) { testLogKill(t, seed, 6, "MMAPWAL_TEST_NOSYNC=1") })
+	t.Run("encrypted", func(t *testing.T) { testLogKill(t, seed, 8, "MMAPWAL_TEST_ENCRYPTED=1") })
 }
 
-func testLogKill(t *testing.T, seed uint64, rounds int, noSync string) {
+func testLogKill(t *testing.T, seed uint64, rounds int, env ...string) {
 	dir := t.TempDir()
 	r := rand.New(rand.NewPCG(seed, 2))
+	encrypted := func(o *mmapwal.Options) {
+		if slices.Contains(env, "MMAPWAL_TEST_ENCRYPTED=1") {
+			testLogEncrypted(o)
+		}
+	}
 	m, total := &oracle.Model{Data: testLogKillData}, 0
 	for round := range rounds {
 		seed := r.Uint64()
-		cmd := testLogCommand(t, "save", dir, "MMAPWAL_TEST_SEED="+strconv.FormatUint(seed, 10), "MMAPWAL_TEST_NOSYNC="+noSync)
+		cmd := testLogCommand(t, "save", dir, append(env, "MMAPWAL_TEST_SEED="+strconv.FormatUint(seed, 10))...)
 		done := testLogKillRound(t, cmd, time.Duration(r.Int64N(int64(250*time.Millisecond))))
 		total += done
 		if !testLogExists(dir + "/wal.meta") {
 			continue
 		}
-		m = testLogKillCheck(t, dir, m, seed, done, testLogReadOnly)
+		m = testLogKillCheck(t, dir, m, seed, done, encrypted, testLogReadOnly)
 		if round%2 == 0 { // else the next child recovers
-			testLogKillCheck(t, dir, m, 0, 0)
+			testLogKillCheck(t, dir, m, 0, 0, encrypted)
 		}
 		if t.Failed() {
 			return

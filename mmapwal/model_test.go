@@ -103,6 +103,8 @@ type machine struct {
 	dir  string
 	opts mmapwal.Options
 
+	key []byte // nil: not encrypted yet
+
 	disk *mmapwal.DiskStorage
 	mem  *raft.MemoryStorage
 
@@ -137,6 +139,7 @@ var opWeights = []struct {
 	{5, (*machine).kill},
 	{6, (*machine).refused},
 	{3, (*machine).saveMeta},
+	{2, (*machine).rotateKey},
 }
 
 func runModel(t *testing.T, seed uint64, steps int) {
@@ -208,6 +211,24 @@ func (m *machine) must(err error) {
 	}
 }
 
+// newKey returns a master key.
+func (m *machine) newKey() []byte {
+	key := make([]byte, []int{16, 24, 32}[m.rng.IntN(3)])
+	for k := range key {
+		key[k] = byte(m.rng.Uint32())
+	}
+	return key
+}
+
+func (m *machine) rotateKey() {
+	if m.key == nil {
+		return
+	}
+	m.logf("RotateKey")
+	m.key = m.newKey()
+	m.must(m.disk.RotateKey(m.key))
+}
+
 // Opening and closing.
 
 func (m *machine) newDir() string {
@@ -225,6 +246,11 @@ func (m *machine) open(clean bool) {
 	if m.rng.IntN(2) == 0 {
 		m.opts.RetainEntries = uint64(m.rng.IntN(60))
 	}
+	// A third of the seeds is encrypted, and another from the middle on.
+	if m.key == nil && (m.seed%3 == 0 || m.seed%3 == 1 && m.step > m.steps/2) {
+		m.key = m.newKey()
+	}
+	m.opts.Key = m.key
 	m.logf("open sync=%v retain=%d clean=%v", m.opts.Sync, m.opts.RetainEntries, clean)
 	d, err := mmapwal.Open(m.dir, &m.opts)
 	m.must(err)
@@ -287,7 +313,7 @@ func (m *machine) kill() {
 func (m *machine) readOnly(dir string) {
 	before := m.disk
 	h, _, _ := m.mem.InitialState()
-	d, err := mmapwal.Open(dir, &mmapwal.Options{ReadOnly: true, Logger: slog.New(slog.DiscardHandler)})
+	d, err := mmapwal.Open(dir, &mmapwal.Options{ReadOnly: true, Key: m.key, Logger: slog.New(slog.DiscardHandler)})
 	m.must(err)
 	m.disk = d
 	m.clampCommit()
