@@ -133,6 +133,7 @@ func (f *File) Publish() error {
 	if err := f.fsys.Rename(f.temporary(), f.path); err != nil {
 		return err
 	}
+	f.file.Renamed(f.path)
 	return f.fsys.SyncDir(f.dir)
 }
 

@@ -172,7 +172,8 @@ func (f *File) tooShort(size int64) error {
 	if _, err := f.file.ReadAt(head, 0); err == nil && looksLikeDgraph(head, size) {
 		return fmt.Errorf("%s: %w", f.name, ErrDgraph)
 	}
-	if _, err := Decode(head); err == nil || errors.Is(err, errChecksum) {
+	whole := append(slices.Clone(head), make([]byte, page.Size-len(head))...)
+	if _, err := Decode(whole); err == nil || errors.Is(err, errChecksum) {
 		return corrupt.At(f.name, size, "cut short: %d bytes of %d are left", size, fileSize)
 	}
 	if size == 0 {

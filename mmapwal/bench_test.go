@@ -4,15 +4,17 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
 	"go.etcd.io/raft/v3/raftpb"
 )
 
-func benchLog(b *testing.B, sync mmapwal.SyncPolicy) *mmapwal.DiskStorage {
+func benchLog(b *testing.B, sync mmapwal.SyncPolicy, key ...byte) *mmapwal.DiskStorage {
 	b.Helper()
-	d, err := mmapwal.Open(b.TempDir(), &mmapwal.Options{Sync: sync, Logger: slog.New(slog.DiscardHandler)})
+	d, err := mmapwal.Open(b.TempDir(), &mmapwal.Options{Sync: sync, Key: key, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -84,6 +86,73 @@ func BenchmarkTerm(b *testing.B) {
 	for b.Loop() {
 		i = i%40_000 + 1
 		if _, err := d.Term(i); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkEncryption measures an encrypted log beside a plain one: in each round
+// one, then the other, and the other way round. It reports the time of a call on
+// each, and the median of the rounds' ratios.
+func BenchmarkEncryption(b *testing.B) {
+	b.Run("HardSync/Save 1x128", func(b *testing.B) { benchBeside(b, mmapwal.HardSync, 10, benchSaves(1, 128)) })
+	b.Run("HardSync/Save 16x1024", func(b *testing.B) { benchBeside(b, mmapwal.HardSync, 10, benchSaves(16, 1024)) })
+	b.Run("NoSync/Save 1x1024", func(b *testing.B) { benchBeside(b, mmapwal.NoSync, 1000, benchSaves(1, 1024)) })
+	b.Run("NoSync/Save 16x1024", func(b *testing.B) { benchBeside(b, mmapwal.NoSync, 100, benchSaves(16, 1024)) })
+	b.Run("Entries 1000x1024", func(b *testing.B) { benchBeside(b, mmapwal.NoSync, 10, benchReads) })
+}
+
+// benchBeside compares calls; prepare returns one for a log.
+func benchBeside(b *testing.B, sync mmapwal.SyncPolicy, calls int, prepare func(*testing.B, *mmapwal.DiskStorage) func()) {
+	logs := [2]func(){
+		prepare(b, benchLog(b, sync)),
+		prepare(b, benchLog(b, sync, testLogKey(32, 7)...)),
+	}
+	var total [2]time.Duration
+	var ratios []float64
+	for round := 0; b.Loop(); round++ {
+		var took [2]time.Duration
+		for k := range logs {
+			k ^= round & 1
+			started := time.Now()
+			for range calls {
+				logs[k]()
+			}
+			took[k] = time.Since(started)
+			total[k] += took[k]
+		}
+		ratios = append(ratios, float64(took[1])/float64(took[0]))
+	}
+	slices.Sort(ratios)
+	each := float64(len(ratios) * calls)
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(total[0])/each, "plain-ns")
+	b.ReportMetric(float64(total[1])/each, "encrypted-ns")
+	b.ReportMetric(ratios[len(ratios)/2], "encrypted/plain")
+}
+
+// benchSaves saves n entries of size bytes with each call.
+func benchSaves(n, size int) func(*testing.B, *mmapwal.DiskStorage) func() {
+	return func(b *testing.B, d *mmapwal.DiskStorage) func() {
+		es := benchEntries(1, n, size)
+		return func() {
+			if err := d.Save(nil, es, nil); err != nil {
+				b.Fatal(err)
+			}
+			for _, e := range es {
+				*e.Index += uint64(n)
+			}
+		}
+	}
+}
+
+// benchReads reads the same 1,000 entries of 1 KB with each call.
+func benchReads(b *testing.B, d *mmapwal.DiskStorage) func() {
+	if err := d.Save(nil, benchEntries(1, 1000, 1024), nil); err != nil {
+		b.Fatal(err)
+	}
+	return func() {
+		if _, err := d.Entries(1, 1001, math.MaxUint64); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -116,7 +116,25 @@ func TestAllocations(t *testing.T) {
 const testLogReadAllocs = 4
 
 func TestAllocationsOfSave(t *testing.T) {
-	d := testLogOpen(t, t.TempDir(), testLogNoSync)
+	t.Run("plain", func(t *testing.T) { testLogSaveAllocs(t) })
+	t.Run("encrypted", func(t *testing.T) { testLogSaveAllocs(t, testLogEncrypted) })
+}
+
+// TestAllocationsEncrypted: a read of an encrypted log needs one more, whatever
+// the number of entries.
+func TestAllocationsEncrypted(t *testing.T) {
+	d := testLogOpen(t, t.TempDir(), testLogNoSync, testLogEncrypted)
+	testLogSave(t, d, nil, testLogEntries(1, 5000, 1, 200))
+	for _, n := range []uint64{1, 100, 4000} {
+		testLogAllocs(t, "Entries", testLogReadAllocs+1, func() error {
+			_, err := d.Entries(5001-n, 5001, math.MaxUint64)
+			return err
+		})
+	}
+}
+
+func testLogSaveAllocs(t *testing.T, edits ...func(*mmapwal.Options)) {
+	d := testLogOpen(t, t.TempDir(), append(edits, testLogNoSync)...)
 	next := uint64(1)
 	entries := testLogEntries(1, 500, 1, 100)
 	h := testLogHard(1, 1, 0)

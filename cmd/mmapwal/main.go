@@ -60,7 +60,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newDemo(), newDemoNode())
+	root.AddCommand(newDemo(), newDemoNode(), newRekey())
 	return root
 }
 

@@ -68,7 +68,7 @@ func (osFS) Create(name string) (File, error) {
 		return nil, err
 	}
 	overwriteInPlace(f)
-	return &osFile{File: f, writable: true}, nil
+	return &osFile{File: f, name: name, writable: true}, nil
 }
 
 func (osFS) Open(name string, readOnly bool) (File, error) {
@@ -80,7 +80,7 @@ func (osFS) Open(name string, readOnly bool) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &osFile{File: f, writable: !readOnly}, nil
+	return &osFile{File: f, name: name, writable: !readOnly}, nil
 }
 
 func (osFS) Rename(oldName, newName string) error { return os.Rename(oldName, newName) }
@@ -100,13 +100,17 @@ func (osFS) SyncDir(dir string) error {
 
 type osFile struct {
 	*os.File
+	name     string // now; os.File has that of the opening
 	writable bool
+	locked   bool
 }
+
+func (f *osFile) Renamed(name string) { f.name = name }
 
 func (f *osFile) fd() int { return int(f.Fd()) }
 
 func (f *osFile) errorf(op string, err error) error {
-	return &fs.PathError{Op: op, Path: f.Name(), Err: err}
+	return &fs.PathError{Op: op, Path: f.name, Err: err}
 }
 
 func (f *osFile) Size() (int64, error) {
@@ -127,7 +131,17 @@ func (f *osFile) Lock() error {
 	case err != nil:
 		return f.errorf("lock", err)
 	}
+	f.locked = true
 	return nil
+}
+
+// Close gives the lock up by itself: a process that is being started at this
+// moment may have a copy of the descriptor for a while, and the lock with it.
+func (f *osFile) Close() error {
+	if f.locked {
+		_ = unix.Flock(f.fd(), unix.LOCK_UN) // closing does the same, if later
+	}
+	return f.File.Close()
 }
 
 func (f *osFile) Reserve(off, n int64) error {
@@ -184,11 +198,10 @@ func (f *osFile) Map(size int64) (Mapping, error) {
 	if err != nil {
 		return nil, f.errorf("mmap", err)
 	}
-	return &osMapping{name: f.Name(), mem: mem, file: f}, nil
+	return &osMapping{mem: mem, file: f}, nil
 }
 
 type osMapping struct {
-	name string
 	mem  []byte
 	file *osFile
 }
@@ -196,7 +209,7 @@ type osMapping struct {
 func (m *osMapping) Bytes() []byte { return m.mem }
 
 func (m *osMapping) Store(off int64, p []byte) error {
-	return Guard(m.name, m.mem, func() error {
+	return Guard(m.file.name, m.mem, func() error {
 		copy(m.mem[off:off+int64(len(p))], p)
 		return nil
 	})
@@ -209,7 +222,7 @@ func (m *osMapping) Populate(off, n int64) error {
 		err = m.touch(pages)
 	}
 	if err != nil {
-		return &fs.PathError{Op: "populate", Path: m.name, Err: err}
+		return &fs.PathError{Op: "populate", Path: m.file.name, Err: err}
 	}
 	return nil
 }
@@ -217,7 +230,7 @@ func (m *osMapping) Populate(off, n int64) error {
 // touch makes pages writable by writing to each what it holds.
 func (m *osMapping) touch(pages []byte) error {
 	step := os.Getpagesize()
-	return Guard(m.name, m.mem, func() error {
+	return Guard(m.file.name, m.mem, func() error {
 		for i := 0; i < len(pages); i += step {
 			page := &pages[i]
 			storeByte(page, loadByte(page))
@@ -237,7 +250,7 @@ func (m *osMapping) Sync(off, n int64) error {
 		return nil
 	}
 	if err := retryEINTR(func() error { return syncMapped(m.pages(off, n), m.file.File) }); err != nil {
-		return &fs.PathError{Op: OpMsync, Path: m.name, Err: err}
+		return &fs.PathError{Op: OpMsync, Path: m.file.name, Err: err}
 	}
 	return nil
 }

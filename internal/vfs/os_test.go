@@ -6,11 +6,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/seed-2fef92ad/raftwal/internal/page"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+	"golang.org/x/sys/unix"
 )
 
 func must(t *testing.T, err error) {
@@ -259,4 +261,36 @@ func TestClosedFile(t *testing.T) {
 	if !vfs.SyncFailed(syncErr) {
 		t.Errorf("%v is not taken as that of a sync", syncErr)
 	}
+}
+
+// TestRenamed: errors show the name that a file has, not that of its creation.
+func TestRenamed(t *testing.T) {
+	f, _ := newFile(t, page.Size)
+	m, err := f.Map(2 * page.Size)
+	must(t, err)
+	defer m.Close()
+	f.Renamed("new name")
+	fault := m.Store(page.Size, []byte{1}) // behind the end of the file
+	wantErr(t, fault, vfs.ErrFault)
+	must(t, f.Close())
+	for _, err := range []error{fault, f.Sync(), f.Reserve(0, 1)} {
+		if err == nil || !strings.Contains(err.Error(), "new name") {
+			t.Errorf("error %v", err)
+		}
+	}
+}
+
+// TestLockOfAStartingProcess: a process that is just being started has copies of
+// all descriptors; the lock of a closed file does not stay with them.
+func TestLockOfAStartingProcess(t *testing.T) {
+	first, name := newFile(t, 0)
+	must(t, first.Lock())
+	copied, err := unix.Dup(int(first.(interface{ Fd() uintptr }).Fd()))
+	must(t, err)
+	defer unix.Close(copied)
+	must(t, first.Close())
+	second, err := vfs.OS().Open(name, false)
+	must(t, err)
+	must(t, second.Lock())
+	must(t, second.Close())
 }

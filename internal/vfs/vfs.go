@@ -103,6 +103,9 @@ type File interface {
 	Sync() error
 	// Map maps the first size bytes, shared. Read-only if the file is.
 	Map(size int64) (Mapping, error)
+	// Renamed tells the file its new name, for errors to show, those of its
+	// mappings too. Nothing else may be under way.
+	Renamed(name string)
 	// Close closes the descriptor; mappings stay valid.
 	Close() error
 }

@@ -54,6 +54,8 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
+func (f *file) Renamed(name string) { f.name = name }
+
 func (f *file) Size() (int64, error) {
 	f.fsys.mu.Lock()
 	defer f.fsys.mu.Unlock()
