@@ -31,6 +31,7 @@ type Spec struct {
 	LogID        uint64
 	Salt         uint32 // random
 	PrevSalt     uint32 // of the file before it
+	PrevSealed   bool   // that one will be sealed before Publish
 	DataBytes    int64  // capacity for records
 
 	Keys   *encryption.DirectoryKey // nil: not encrypted
@@ -81,7 +82,7 @@ func Prepare(fsys vfs.FS, dir string, spec Spec, dataBytes int64, count int) (_ 
 	f := &File{
 		fsys: fsys, dir: dir, path: filepath.Join(dir, Name(spec.Number)),
 		header: Header{
-			Number: spec.Number, Prev: spec.Prev, LogID: spec.LogID, Salt: spec.Salt, PrevSalt: spec.PrevSalt,
+			Number: spec.Number, Prev: spec.Prev, LogID: spec.LogID, Salt: spec.Salt, PrevSalt: spec.PrevSalt, PrevSealed: spec.PrevSealed,
 			Size: DataStart + roundUp(spec.DataBytes, page.Size),
 		},
 		page: headerPage1, end: DataStart, durable: DataStart, reserved: DataStart,
@@ -227,6 +228,10 @@ func (f *File) checkHeader(number, logID uint64, size int64) error {
 	}
 	return nil
 }
+
+// PrevSealed reports whether the file before it was sealed when this one got its
+// name.
+func (f *File) PrevSealed() bool { return f.header.PrevSealed }
 
 // Path, Number, Salt, Prev, PrevSalt and Size come from the header.
 func (f *File) Path() string   { return f.path }

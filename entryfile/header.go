@@ -22,7 +22,8 @@ import (
 //	40     8  log ID, as in wal.meta
 //	48     8  size of the file in bytes
 //	56     4  salt, random
-//	60     4  flags: 1 sealed, 2 the digest below is complete, 4 encrypted
+//	60     4  flags: 1 sealed, 2 the digest below is complete, 4 encrypted,
+//	          8 the file before it was sealed when this one got its name
 //	116    4  salt of the file before it
 //	          and of a sealed file:
 //	64     8  live entries
@@ -47,6 +48,7 @@ type Header struct {
 	Size         int64 // bytes
 	Salt         uint32
 	PrevSalt     uint32 // of the file before it
+	PrevSealed   bool   // that one was sealed when this one got its name
 	WrappedKey   []byte // the file's data key; empty: not encrypted
 	Sealed       bool
 	Seal         Seal // zero unless Sealed
@@ -90,6 +92,7 @@ const (
 	flagSealed    = 1
 	flagHasDigest = 2
 	flagEncrypted = 4
+	flagPrevSeal  = 8
 
 	atWrapped  = 3200
 	atSlotsMAC = 3264
@@ -127,6 +130,9 @@ func (h *Header) encode(p []byte, s *secret) {
 		page.Order.PutUint32(p[60:], page.Order.Uint32(p[60:])|flagEncrypted)
 		page.Order.PutUint32(p[atWrapped:], uint32(len(h.WrappedKey)))
 		copy(p[atWrapped+4:], h.WrappedKey)
+	}
+	if h.PrevSealed {
+		page.Order.PutUint32(p[60:], page.Order.Uint32(p[60:])|flagPrevSeal)
 	}
 	s.sign(p)
 	page.Seal(p, atHeaderSum)
@@ -173,6 +179,7 @@ func decodeHeader(p []byte) (Header, error) {
 	h := Header{
 		sequence: get(16), Number: get(24), Prev: get(32), LogID: get(40),
 		Size: int64(get(48)), Salt: page.Order.Uint32(p[56:]), PrevSalt: page.Order.Uint32(p[116:]),
+		PrevSealed: page.Order.Uint32(p[60:])&flagPrevSeal != 0,
 	}
 	if page.Order.Uint32(p[60:])&flagEncrypted != 0 {
 		n := page.Order.Uint32(p[atWrapped:])

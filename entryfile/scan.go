@@ -90,6 +90,42 @@ func (f *File) scan(mem []byte, limit int64, s *Scan) error {
 	}
 }
 
+// Damaged returns the indexes that the damaged record where s ends may have: the
+// one that its slot says, or those of damaged slots of a sealed file, or else all
+// that could stand there; 0 and 0 if that is not known.
+func (f *File) Damaged(s *Scan) (first, last uint64) {
+	first, last = f.possible(s)
+	_ = f.guard(func(mem []byte) error { // after a fault the answer is only less exact
+		var lost []uint64
+		for n := range uint64(MaxSlots) {
+			slot, ok := decodeSlot(mem[n*SlotBytes:(n+1)*SlotBytes], f.header.Salt)
+			switch {
+			case ok && slot.data-dataOffset == s.End:
+				first, last = slot.index, slot.index
+				return nil
+			case !ok && n < f.header.Seal.Count:
+				lost = append(lost, f.header.Seal.First+n)
+			}
+		}
+		if len(lost) > 0 {
+			first, last = lost[0], lost[len(lost)-1]
+		}
+		return nil
+	})
+	return first, last
+}
+
+// possible returns the indexes that a record behind those of s may have.
+func (f *File) possible(s *Scan) (first, last uint64) {
+	switch {
+	case f.header.Sealed:
+		return f.header.Seal.First, f.header.Seal.Last
+	case s.Index.Len() > 0:
+		return s.Index.First(), s.Index.Last() + 1
+	}
+	return 0, 0
+}
+
 func (f *File) inOrder(x *Index, r record, at int64) error {
 	if x.Len() == 0 {
 		return nil
@@ -201,7 +237,30 @@ func (f *File) Check() (Scan, error) {
 	if err == nil {
 		err = f.compareSeal(&s)
 	}
+	if err == nil {
+		err = f.checkSpared()
+	}
 	return s, err
+}
+
+// checkSpared reads the records that were spared when those around them were
+// punched out.
+func (f *File) checkSpared() error {
+	return f.guard(func(mem []byte) error {
+		for _, o := range f.header.Seal.Others {
+			if o.Record >= f.punched.Load() {
+				return nil // the scan has read it
+			}
+			r, ok := intact(mem, o.Record, f.header.Seal.End, f.header.Salt)
+			if !ok || r.index != o.Index {
+				return f.damaged(o.Index, o.Record, "the record, which was spared when data was cleared, is damaged")
+			}
+			if err := f.authentic(new(opener), mem, o.Record, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // sealedIndex rebuilds the index of a sealed file.
@@ -244,11 +303,8 @@ func (f *File) compareSeal(s *Scan) error {
 	if s.End == seal.End && s.Index.First() == seal.First && s.Index.Last() == seal.Last {
 		return nil
 	}
-	e := &corrupt.Error{File: f.path, Offset: s.End, First: s.Index.Last() + 1, Last: seal.Last, Reason: "the record is damaged"}
-	if s.Index.Len() == 0 {
-		e.First = seal.First
-	}
-	return e
+	first, last := f.Damaged(s)
+	return &corrupt.Error{File: f.path, Offset: s.End, First: first, Last: last, Reason: "the record is damaged"}
 }
 
 // fromDigest adds the entries below the index next as the digest tells them. The

@@ -222,6 +222,9 @@ func (f *File) load() error {
 			return err
 		}
 		pages[i], errs[i] = Decode(f.buf[:])
+		if f.buf == [page.Size]byte{} {
+			errs[i] = errBlank
+		}
 		if errs[i] == nil && f.auth != nil && pages[i].Encrypted && !authentic(f.buf[:], f.auth) {
 			return f.tampered(i, "its checksum is right, but not its MAC")
 		}
@@ -326,7 +329,7 @@ func looksLikeDgraph(p []byte, size int64) bool {
 func (f *File) dropBlankDamage(errs *[pageCount]error) {
 	kept := f.damaged[:0]
 	for _, i := range f.damaged {
-		if i < 2 || !errors.Is(errs[i], errNotOurs) {
+		if i < 2 || !errors.Is(errs[i], errBlank) {
 			kept = append(kept, i)
 		}
 	}
@@ -358,7 +361,10 @@ func (f *File) Damaged() []int { return f.damaged }
 // The numbers of the pages to come leap ahead: a torn page of the time before,
 // of which a later store brings the missing sector to the disk, stays the older.
 func (f *File) Restore() error {
-	err := f.write(f.newest, true)
+	if err := f.readPage(f.newest); err != nil {
+		return err
+	}
+	err := f.writePage(f.newest, true)
 	f.meta.sequence += 1 << 32
 	return err
 }
@@ -434,6 +440,11 @@ func (f *File) Note(m Meta) error {
 
 func (f *File) write(i int, sync bool) error {
 	f.meta.Encode(f.buf[:], f.auth)
+	return f.writePage(i, sync)
+}
+
+// writePage stores f.buf.
+func (f *File) writePage(i int, sync bool) error {
 	at := int64(i) * page.Size
 	if err := f.mem.Store(at, f.buf[:]); err != nil {
 		return err

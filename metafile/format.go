@@ -103,6 +103,7 @@ const magic = "RAFTWALm"
 // Errors of Decode.
 var (
 	errNotOurs  = errors.New("the magic number is missing")
+	errBlank    = fmt.Errorf("never written, or zeroed: %w", errNotOurs)
 	errChecksum = errors.New("the checksum does not match")
 	// ErrVersion: the page was written by a newer version of this package.
 	ErrVersion = errors.New("written by a newer version")

@@ -46,7 +46,24 @@ func (d *DiskStorage) check(p *plan, es []*raftpb.Entry, snap *raftpb.Snapshot) 
 		return nil
 	}
 	p.entries = es
+	if err := d.checkCovered(p, es); err != nil {
+		return err
+	}
 	return d.checkTerm(v, es[0], compacted)
+}
+
+// checkCovered: entries that the snapshot covers, and that were retained, may be
+// stored once more, but must go on leading up to it.
+func (d *DiskStorage) checkCovered(p *plan, es []*raftpb.Entry) error {
+	snapshot := d.view.meta.Snapshot
+	first, last := es[0].GetIndex(), es[len(es)-1].GetIndex()
+	if p.snap != nil || first > snapshot.Index {
+		return nil
+	}
+	if last < snapshot.Index || es[snapshot.Index-first].GetTerm() != snapshot.Term {
+		return invalidf("entries %d to %d replace some that the snapshot at %d of term %d covers, and do not lead up to it", first, last, snapshot.Index, snapshot.Term)
+	}
+	return nil
 }
 
 // isBlank: nothing to store. A snapshot of index 0 may carry the conf state that

@@ -138,6 +138,8 @@ func (d *DiskStorage) checkChain(f *entryfile.File, k int, numbers []uint64, bef
 		return d.missing(f.Prev())
 	case k > 0 && f.Prev() < numbers[k-1]:
 		return corrupt.At(f.Path(), 0, "the file follows number %d, but %d is there: one of them is of another time", f.Prev(), numbers[k-1])
+	case k > 0 && f.PrevSealed() && !before[k-1].file.Sealed():
+		return corrupt.At(before[k-1].file.Path(), 0, "the file had been sealed before %s was begun: it is of an earlier time", f.Path())
 	case k > 0 && f.PrevSalt() != before[k-1].file.Salt():
 		return corrupt.At(f.Path(), 0, "the file does not follow %s, but another of that number: one of them is of another copy of the log", before[k-1].file.Path())
 	}
@@ -221,11 +223,8 @@ func (d *DiskStorage) gap(f *entryfile.File, reach, first uint64) error {
 // judgeEnd says whether what lies at the end of l's records was once promised.
 func (d *DiskStorage) judgeEnd(l loaded, later []loaded) error {
 	damaged := func(reason string, args ...any) error {
-		next := l.last()
-		if next != 0 {
-			next++
-		}
-		return &CorruptError{File: l.file.Path(), Offset: l.scan.End, First: next, Last: next, Reason: fmt.Sprintf(reason, args...)}
+		first, last := l.file.Damaged(l.scan)
+		return &CorruptError{File: l.file.Path(), Offset: l.scan.End, First: first, Last: last, Reason: fmt.Sprintf(reason, args...)}
 	}
 	durable := d.meta.Meta().Durable
 	if durable.File == l.file.Number() && l.scan.End < durable.Offset {

@@ -258,7 +258,8 @@ func (d *DiskStorage) ensureTail() error {
 	}
 	p := &d.plan
 	defer d.discard(p)
-	f, _, err := d.prepareFile(d.next, d.before(p), nil)
+	before := d.before(p)
+	f, _, err := d.prepareFile(d.next, before, before != nil && before.Sealed(), nil)
 	if errors.Is(err, ErrNoSpace) && !vfs.SyncFailed(err) {
 		d.log.Warn("raftwal: no space for a new entry file; compact, or make room", "dir", d.dir, "err", err)
 		return nil
@@ -348,7 +349,11 @@ func (d *DiskStorage) explainMissing(err error) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if inv, listErr := takeInventory(d.fsys, d.dir); listErr == nil && len(inv.numbers) > 0 {
+	inv, listErr := takeInventory(d.fsys, d.dir)
+	switch {
+	case errors.Is(listErr, ErrCorrupt):
+		return listErr
+	case listErr == nil && len(inv.numbers) > 0:
 		return corrupt.At(filepath.Join(d.dir, metafile.Name), 0, "the file is missing beside entry files")
 	}
 	return err

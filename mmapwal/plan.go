@@ -49,7 +49,9 @@ func (d *DiskStorage) makeRoom(p *plan) error {
 	}
 	number := d.next
 	for len(rest) > 0 || p.empties && !d.tailIsFresh() && len(p.files) == 0 {
-		f, count, err := d.prepareFile(number, d.before(p), rest)
+		before := d.before(p)
+		sealed := before != nil && (len(p.files) > 0 || !p.empties || d.tailIsFresh())
+		f, count, err := d.prepareFile(number, before, sealed, rest)
 		if err != nil {
 			return err
 		}
@@ -78,8 +80,9 @@ func (d *DiskStorage) discard(p *plan) {
 
 // prepareFile makes the file with the given number ready for as many of es as it
 // takes, at least one.
-// before is the file in front of it, nil if there is none.
-func (d *DiskStorage) prepareFile(number uint64, before *entryfile.File, es []*raftpb.Entry) (*entryfile.File, int, error) {
+// before is the file in front of it, nil if there is none; sealed says whether
+// that one is going to be before this one gets its name.
+func (d *DiskStorage) prepareFile(number uint64, before *entryfile.File, sealed bool, es []*raftpb.Entry) (*entryfile.File, int, error) {
 	salt, err := d.randomUint64()
 	if err != nil {
 		return nil, 0, err
@@ -90,7 +93,7 @@ func (d *DiskStorage) prepareFile(number uint64, before *entryfile.File, es []*r
 		Keys: d.meta.Keys(), Random: d.host.Random,
 	}
 	if before != nil {
-		spec.Prev, spec.PrevSalt = before.Number(), before.Salt()
+		spec.Prev, spec.PrevSalt, spec.PrevSealed = before.Number(), before.Salt(), sealed
 	}
 	if len(es) > 0 {
 		spec.DataBytes = max(spec.DataBytes, spec.RecordBytes(len(es[0].GetData())))

@@ -321,6 +321,9 @@ type file struct {
 	writable bool
 }
 
+// Renamed is vfs.File's.
+func (f *file) Renamed(name string) { f.path = name }
+
 func (f *file) write(op string) error {
 	if f.writable {
 		return nil
