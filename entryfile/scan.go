@@ -238,24 +238,28 @@ func (f *File) Check() (Scan, error) {
 		err = f.compareSeal(&s)
 	}
 	if err == nil {
-		err = f.checkSpared()
+		err = f.checkSpared(&s)
 	}
 	return s, err
 }
 
 // checkSpared reads the records that were spared when those around them were
-// punched out.
-func (f *File) checkSpared() error {
+// punched out. With a damaged one s ends in front of it.
+func (f *File) checkSpared(s *Scan) error {
 	return f.guard(func(mem []byte) error {
 		for _, o := range f.header.Seal.Others {
 			if o.Record >= f.punched.Load() {
 				return nil // the scan has read it
 			}
 			r, ok := intact(mem, o.Record, f.header.Seal.End, f.header.Salt)
+			var err error
 			if !ok || r.index != o.Index {
-				return f.damaged(o.Index, o.Record, "the record, which was spared when data was cleared, is damaged")
+				err = f.damaged(o.Index, o.Record, "the record, which was spared when data was cleared, is damaged")
+			} else {
+				err = f.authentic(new(opener), mem, o.Record, r)
 			}
-			if err := f.authentic(new(opener), mem, o.Record, r); err != nil {
+			if err != nil {
+				s.Index.truncate(o.Index)
 				return err
 			}
 		}

@@ -146,9 +146,6 @@ func (c *calls) save() {
 	if b := c.next(); b%4 > 0 {
 		h = &raftpb.HardState{Term: new(term + uint64(b/4%3)), Vote: new(uint64(b / 32 % 3)), Commit: new(c.near(last))}
 	}
-	if len(es) > 0 && snap == nil && i-uint64(len(es)) <= c.want.Snap[0] {
-		return // it replaces what the snapshot covers: not refused, but raft never asks for it
-	}
 	c.tell("save %v, %d entries %s, snapshot %d", h, len(es), ends(es), snap.GetMetadata().GetIndex())
 	next := c.want.Clone()
 	want := saved(next, es, snap)
@@ -241,8 +238,18 @@ func saved(s *damage.State, es []*raftpb.Entry, snap *raftpb.Snapshot) error {
 	if es[0].GetTerm() < s.Term(es[0].GetIndex()-1) {
 		return mmapwal.ErrInvalid
 	}
+	if snap == nil && !leadsTo(es, s.Snap) {
+		return mmapwal.ErrInvalid
+	}
 	s.Save(es)
 	return nil
+}
+
+// leadsTo reports whether entries leave the one at the snapshot, of index and term,
+// as it is.
+func leadsTo(es []*raftpb.Entry, snap [2]uint64) bool {
+	first, last := es[0].GetIndex(), es[len(es)-1].GetIndex()
+	return first > snap[0] || last >= snap[0] && es[snap[0]-first].GetTerm() == snap[1]
 }
 
 // installed changes s as a snapshot from another node does.

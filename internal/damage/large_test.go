@@ -129,8 +129,6 @@ func (l *large) cannotTell(h harm) string {
 		return "all but one file are of an earlier time"
 	case h.kind == "file of earlier" && h.files[0] == metaName:
 		return "wal.meta is of an earlier time"
-	case h.kind == "file of earlier" && h.files[0] == l.beforeEmptyTail():
-		return "the file is not sealed, and nothing follows it but an empty one"
 	case h.kind == "file of earlier" && h.files[0] == last && l.v.vouched != 0:
 		return "nothing vouches for what the last file has lost"
 	case l.v.log.sync == mmapwal.NoSync && h.files[0] == metaName:
@@ -162,17 +160,6 @@ func (l *large) do(h harm) {
 	if got == atOpen || got == atRead {
 		l.keepPrefix(h)
 	}
-}
-
-// beforeEmptyTail returns the name of the last entry file but one if the last one
-// holds no record.
-func (l *large) beforeEmptyTail() string {
-	names := slices.DeleteFunc(l.v.Image.Names(), func(name string) bool { return !strings.HasSuffix(name, entryfile.Suffix) })
-	n := len(names)
-	if n < 2 || len(recordsOf(l.v.Image[names[n-1]].Bytes())) > 0 {
-		return ""
-	}
-	return names[n-2]
 }
 
 // untold notes a damage that was not noticed, and could not be.

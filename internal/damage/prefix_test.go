@@ -11,7 +11,6 @@ import (
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
-	"go.etcd.io/raft/v3/raftpb"
 )
 
 // keepPrefix opens what FailClosed refused because of entry files with
@@ -54,9 +53,6 @@ func (l *large) judgePrefix(h harm, d *mmapwal.DiskStorage, told string) (what, 
 	if err != nil {
 		return "", err.Error()
 	}
-	if len(r.Missing) > 0 && l.spared(r) {
-		return "a spared record stays damaged", ""
-	}
 	if len(r.Missing) > 0 {
 		return "", fmt.Sprintf("entries %v cannot be read: %v", r.Missing, r.Errs)
 	}
@@ -68,15 +64,6 @@ func (l *large) judgePrefix(h harm, d *mmapwal.DiskStorage, told string) (what, 
 		wrong, _ = usable(l.v.log, l.disk, d, r)
 	}
 	return what, wrong
-}
-
-// spared: those that cannot be read are conf changes among cleared entries, whose
-// records KeepValidPrefix does not check.
-func (l *large) spared(r *Reading) bool {
-	s := l.v.State
-	return !slices.ContainsFunc(r.Missing, func(i uint64) bool {
-		return i >= cleared || i <= s.Base[0] || s.Entry(i).GetType() == raftpb.EntryNormal
-	})
 }
 
 // prefixOf says of what the entries are a prefix.
