@@ -357,25 +357,40 @@ func (f *File) Damaged() []int { return f.damaged }
 // Restore stores the newest page again, in place, and syncs it. After a crash
 // the page cache may hold what the disk does not, and call it clean; until this
 // is done nothing may rely on the page, nor may its twin be written.
-//
-// The numbers of the pages to come leap ahead: a torn page of the time before,
-// of which a later store brings the missing sector to the disk, stays the older.
 func (f *File) Restore() error {
 	if err := f.readPage(f.newest); err != nil {
 		return err
 	}
-	err := f.writePage(f.newest, true)
-	f.meta.sequence += 1 << 32
-	return err
+	return f.writePage(f.newest, true)
 }
 
 // Commit makes m durable: page 1, then page 0, each synced. After an error the
 // disk holds the old state or m, and which one is for the next Open to find.
 func (f *File) Commit(m Meta) error {
-	if slices.Contains(f.damaged, 0) {
-		return f.commit(m, 0, 1) // page 1 may be the only one that is whole
+	first, second := 1, 0
+	if f.newest == 1 || slices.Contains(f.damaged, 0) {
+		first, second = 0, 1 // what counts, or is the only one, is overwritten last
 	}
-	return f.commit(m, 1, 0)
+	if err := f.wipeDamaged(); err != nil {
+		return err
+	}
+	return f.commit(m, first, second)
+}
+
+// wipeDamaged overwrites the pages that cannot be read, synced. One that a power
+// cut has torn may be newer than what counts, and lack a sector only that a later
+// store would bring, if it were torn in turn.
+func (f *File) wipeDamaged() error {
+	for _, i := range f.damaged {
+		for k := range f.buf {
+			f.buf[k] = 0xff
+		}
+		if err := f.writePage(i, true); err != nil {
+			return err
+		}
+	}
+	f.damaged = nil
+	return nil
 }
 
 // CommitClean is Commit for the last store of a run, page 0 first: so only
@@ -394,7 +409,11 @@ func (f *File) commit(m Meta, first, second int) error {
 		return err
 	}
 	f.newest = first
-	return f.write(second, true)
+	if err := f.write(second, true); err != nil {
+		return err
+	}
+	f.newest = 0 // both are
+	return nil
 }
 
 // CommitEverywhere is Commit, and stores m in pages 2 and 3 as well, synced: no

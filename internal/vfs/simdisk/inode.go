@@ -13,10 +13,13 @@ const (
 	maxContents = 8
 )
 
-type (
-	pageData [pageSize]byte
-	sector   [sectorSize]byte
-)
+// pageData is the content of a page, and a sum of it.
+type pageData struct {
+	bytes [pageSize]byte
+	sum   uint64
+}
+
+type sector [sectorSize]byte
 
 // inode is a file's content.
 type inode struct {
@@ -25,6 +28,7 @@ type inode struct {
 	sizes []int64         // since the last sync, that on the disk first; empty: as it is now
 	pages map[int64]*page // those that were ever stored to, by number
 	owner *file           // of the lock
+	fsys  *FS
 }
 
 // page is what the disk may hold of one page, besides the current content.
@@ -34,11 +38,15 @@ type page struct {
 	contents *[perPage][]*sector // of its sectors since the last sync
 }
 
-var zeros pageData
+var zeros = func() *pageData {
+	p := new(pageData)
+	p.setSum()
+	return p
+}()
 
 func (p *page) synced() *pageData {
 	if p.durable == nil {
-		return &zeros
+		return zeros
 	}
 	return p.durable
 }
@@ -50,12 +58,13 @@ func (n *inode) load(size int64) {
 	if int64(len(n.mem)) >= size {
 		return
 	}
-	mem := make([]byte, size)
+	mem := newBuffer(size)
 	if n.mem != nil {
 		copy(mem, n.mem)
 	} else {
+		n.fsys.loaded = append(n.fsys.loaded, n)
 		for number, p := range n.pages {
-			copy(mem[number*pageSize:], p.synced()[:])
+			copy(mem[number*pageSize:], p.synced().bytes[:])
 		}
 	}
 	n.mem = mem
@@ -77,6 +86,7 @@ func (n *inode) resize(size int64) {
 	}
 	n.size = size
 	n.sizes = append(n.sizes, size)
+	n.fsys.changed = true
 }
 
 // store changes the current content, page by page.
@@ -91,33 +101,36 @@ func (n *inode) store(off int64, p []byte) {
 // storePage stores to one page, and remembers the sectors that it changes.
 func (n *inode) storePage(off int64, p []byte) {
 	pg := n.pages[off/pageSize]
-	same := bytes.Equal(n.mem[off:off+int64(len(p))], p)
 	if pg == nil {
-		if same {
+		if bytes.Equal(n.mem[off:off+int64(len(p))], p) {
 			return // zeros to a hole
 		}
 		pg = new(page)
 		n.pages[off/pageSize] = pg
 	}
 	pg.dirty = true
-	if same {
-		return
-	}
-	if pg.contents == nil {
-		pg.contents = new([perPage][]*sector)
-	}
 	for len(p) > 0 {
 		count := min(sectorSize-off%sectorSize, int64(len(p)))
-		copy(n.mem[off:], p[:count])
-		start := off &^ (sectorSize - 1)
-		list := &pg.contents[start%pageSize/sectorSize]
-		if len(*list) == maxContents {
-			*list = slices.Delete(*list, 0, 1)
+		if !bytes.Equal(n.mem[off:off+count], p[:count]) {
+			n.fsys.changed = true
+			copy(n.mem[off:], p[:count])
+			start := off &^ (sectorSize - 1)
+			pg.remember(int(start%pageSize/sectorSize), sector(n.mem[start:start+sectorSize]))
 		}
-		content := sector(n.mem[start : start+sectorSize])
-		*list = append(*list, &content)
 		off, p = off+count, p[count:]
 	}
+}
+
+// remember notes a content of the page's k-th sector.
+func (p *page) remember(k int, content sector) {
+	if p.contents == nil {
+		p.contents = new([perPage][]*sector)
+	}
+	list := &p.contents[k]
+	if len(*list) == maxContents {
+		*list = slices.Delete(*list, 0, 1)
+	}
+	*list = append(*list, &content)
 }
 
 // sync makes the dirty pages of [from, to) durable, and the length; or, if it
@@ -137,8 +150,8 @@ func (n *inode) sync(from, to int64, failed bool) {
 			}
 		}
 	}
-	if !failed {
-		n.sizes = nil
+	if !failed && n.sizes != nil {
+		n.sizes, n.fsys.changed = nil, true
 	}
 }
 
@@ -150,8 +163,9 @@ func (n *inode) syncPage(number int64, p *page, failed bool) {
 	if failed || p.contents == nil {
 		return
 	}
-	content := pageData(n.mem[number*pageSize : (number+1)*pageSize])
-	p.durable, p.contents = &content, nil
+	content := &pageData{bytes: [pageSize]byte(n.mem[number*pageSize : (number+1)*pageSize])}
+	content.setSum()
+	p.durable, p.contents, n.fsys.changed = content, nil, true
 }
 
 // data returns the first run of pages at or behind off that were stored to.

@@ -18,10 +18,14 @@
 // so is the length of the file. Of the creations, renames and removals since the
 // last SyncDir any subset is lost; a rename is lost or kept as a whole.
 //
+// Remains lists what may or may not be lost, unit by unit, so that a test can
+// try all subsets.
+//
 // # When
 //
 // Each operation that changes something is a step. CutAt makes the one at a
-// given step and all later ones fail, as if the power were gone.
+// given step and all later ones fail, as if the power were gone. Watch sees each
+// step before it is done, and can take images there.
 package simdisk
 
 import (
@@ -69,7 +73,23 @@ type FS struct {
 	only  []Op
 	cut   bool
 	hook  func(op Op, name string) error
+	watch func(s Step)
+	// changed: a power cut can leave something else than at the last step.
+	changed bool
+	loaded  []*inode // those with memory
 }
+
+// Step is an operation that is about to be done.
+type Step struct {
+	Op   Op
+	Name string // of the file or directory
+	// Changed: a power cut now can leave something else than one at the step before.
+	Changed bool
+	fsys    *FS
+}
+
+// Remains is what a power cut can leave in place of the step.
+func (s Step) Remains() *Remains { return s.fsys.remains() }
 
 var _ vfs.FS = (*FS)(nil)
 
@@ -108,6 +128,14 @@ func (f *FS) SetHook(hook func(op Op, name string) error) {
 	f.hook = hook
 }
 
+// Watch makes each step tell watch first, if the power is there. It must not call
+// the FS, but may take images through the Step. Nil removes it.
+func (f *FS) Watch(watch func(s Step)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.watch, f.changed = watch, true
+}
+
 // Restart is the death of the process, and not of the machine: locks are given
 // up, a cut or hook is gone, and what was stored stays in the kernel's memory.
 // Files of before must not be used any more.
@@ -130,6 +158,10 @@ func (f *FS) step(op Op, name string) error {
 	}
 	if f.cut {
 		return &fs.PathError{Op: op, Path: name, Err: ErrCut}
+	}
+	if f.watch != nil {
+		f.watch(Step{Op: op, Name: name, Changed: f.changed, fsys: f})
+		f.changed = false
 	}
 	if f.hook != nil {
 		if err := f.hook(op, name); err != nil {
@@ -203,7 +235,8 @@ func (f *FS) Create(name string) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	node = &inode{pages: make(map[int64]*page)}
+	node = &inode{pages: make(map[int64]*page), fsys: f}
+	f.changed = true
 	d.do(change{to: filepath.Base(name), node: node})
 	return &file{fsys: f, name: name, node: node, writable: true}, nil
 }
@@ -252,6 +285,7 @@ func (f *FS) change(op Op, name, to string) error {
 		return err
 	}
 	d.do(change{from: filepath.Base(name), to: to, node: node})
+	f.changed = true
 	return nil
 }
 
@@ -266,7 +300,9 @@ func (f *FS) SyncDir(dir string) error {
 	if err := f.step(OpSyncDir, dir); err != nil {
 		return err
 	}
-	d.durable, d.pending = maps.Clone(d.names), nil
+	if len(d.pending) > 0 {
+		d.durable, d.pending, f.changed = maps.Clone(d.names), nil, true
+	}
 	return nil
 }
 
@@ -281,6 +317,16 @@ type directory struct {
 type change struct {
 	from, to string
 	node     *inode
+}
+
+func (c change) String() string {
+	switch {
+	case c.from == "":
+		return "create " + c.to
+	case c.to == "":
+		return "remove " + c.from
+	}
+	return c.from + " to " + c.to
 }
 
 func newDirectory() *directory {

@@ -3,8 +3,11 @@ package simdisk_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -270,5 +273,144 @@ func TestErrors(t *testing.T) {
 		if !errors.Is(c[0], c[1]) {
 			t.Errorf("case %d: %v, want %v", k, c[0], c[1])
 		}
+	}
+}
+
+// all returns the content of /f in every image that is some subset of the units.
+func all(t *testing.T, remains *simdisk.Remains) []string {
+	t.Helper()
+	var found []string
+	for mask := range 1 << len(remains.Units()) {
+		image := remains.Image(func(k int) simdisk.Fate {
+			return simdisk.Fate{State: mask >> k & 1 * remains.Units()[k].States}
+		})
+		content := read(t, image, "/f")
+		found = append(found, strings.TrimLeft(strings.TrimRight(string(content), "\x00"), "a"))
+	}
+	return found
+}
+
+func TestUnits(t *testing.T) {
+	fsys := simdisk.New()
+	f, m := create(t, fsys)
+	if n := len(fsys.Remains().Units()); n != 0 {
+		t.Errorf("%d units when all is durable", n)
+	}
+	must(t, m.Store(0, []byte("a")), m.Store(511, []byte("xy")), m.Store(512, []byte("z")), f.Truncate(8200))
+	_, err := fsys.Create("/g")
+	must(t, err)
+	remains := fsys.Remains()
+	want := []simdisk.Unit{
+		{Kind: simdisk.UnitName, Name: "create g", States: 1},
+		{Kind: simdisk.UnitSize, Name: "f", States: 1},
+		{Kind: simdisk.UnitSector, Name: "f", States: 1},
+		{Kind: simdisk.UnitSector, Name: "f", Offset: 512, States: 2},
+	}
+	if got := remains.Units(); !slices.Equal(got, want) {
+		t.Fatalf("units %v, want %v", got, want)
+	}
+	must(t, fsys.Rename("/g", "/h"), f.Sync())
+	if got := fsys.Remains().Units(); len(got) != 2 || got[1].String() != "name g to h" {
+		t.Errorf("units %v after the sync", got)
+	}
+	different := all(t, remains) // as it was then
+	slices.Sort(different)
+	if different = slices.Compact(different); len(different) != 4 {
+		t.Errorf("%d contents, want 4", len(different))
+	}
+}
+
+func TestFates(t *testing.T) {
+	fsys := simdisk.New()
+	_, m := create(t, fsys)
+	must(t, m.Store(0, bytes.Repeat([]byte("b"), 512)), m.Store(0, bytes.Repeat([]byte("c"), 512)))
+	remains := fsys.Remains()
+	for _, c := range []struct {
+		fate  simdisk.Fate
+		first string // 8 bytes each: of the start and of the end
+		last  string
+	}{
+		{simdisk.Fate{}, "aaaaaaaa", "aaaaaaaa"},
+		{simdisk.Fate{State: 1}, "bbbbbbbb", "bbbbbbbb"},
+		{simdisk.Fate{State: 2}, "cccccccc", "cccccccc"},
+		{simdisk.Fate{State: 2, Tear: 8}, "cccccccc", "aaaaaaaa"},
+		{simdisk.Fate{State: 1, Tear: -504}, "aaaaaaaa", "bbbbbbbb"},
+	} {
+		got := read(t, remains.Image(func(int) simdisk.Fate { return c.fate }), "/f")
+		if string(got[:8]) != c.first || string(got[504:512]) != c.last || got[512] != 'a' {
+			t.Errorf("%+v: %s to %s", c.fate, got[:8], got[504:512])
+		}
+	}
+}
+
+func TestFingerprint(t *testing.T) {
+	fsys := simdisk.New()
+	f, m := create(t, fsys)
+	seen := map[uint64]bool{fsys.Fingerprint(): true}
+	differs := func(what string) {
+		t.Helper()
+		if sum := fsys.Fingerprint(); seen[sum] {
+			t.Errorf("%s does not show", what)
+		} else {
+			seen[sum] = true
+		}
+	}
+	must(t, m.Store(7000, []byte("x")))
+	differs("a store")
+	must(t, m.Store(7008, []byte("x")))
+	differs("its place")
+	must(t, f.Truncate(8191))
+	differs("a length")
+	must(t, fsys.Rename("/f", "/g"))
+	differs("a name")
+	remains := fsys.Remains()
+	image := remains.Image(func(k int) simdisk.Fate { return simdisk.Fate{State: remains.Units()[k].States} })
+	if image.Fingerprint() != fsys.Fingerprint() {
+		t.Error("an image that lost nothing differs")
+	}
+	before := image.Fingerprint()
+	g, err := image.Open("/g", false)
+	must(t, err, g.Truncate(3*4096), g.Truncate(8191))
+	if image.Fingerprint() != before {
+		t.Error("pages of zeros show")
+	}
+	if image := fsys.Remains().Image(func(int) simdisk.Fate { return simdisk.Fate{} }); seen[image.Fingerprint()] == false {
+		t.Error("an image that lost all differs from what was durable")
+	}
+}
+
+func TestWatch(t *testing.T) {
+	fsys := simdisk.New()
+	_, m := create(t, fsys)
+	var seen []string
+	fsys.Watch(func(s simdisk.Step) {
+		seen = append(seen, fmt.Sprintf("%s %s %v %d", s.Op, s.Name, s.Changed, len(s.Remains().Units())))
+	})
+	must(t, m.Store(0, []byte("x")), m.Store(0, []byte("x")), m.Sync(0, 1), m.Sync(0, 1), m.Sync(0, 1))
+	fsys.CutAt(1)
+	_ = m.Sync(0, 1)
+	want := []string{"store /f true 0", "store /f true 1", "msync /f false 1", "msync /f true 0", "msync /f false 0"}
+	if !slices.Equal(seen, want) {
+		t.Errorf("seen %q, want %q", seen, want)
+	}
+}
+
+func TestFreedMemoryIsZero(t *testing.T) {
+	for range 3 {
+		fsys := simdisk.New()
+		f, err := fsys.Create("/f")
+		must(t, err, f.Truncate(8192))
+		m, err := f.Map(8192)
+		must(t, err)
+		if len(bytes.Trim(m.Bytes(), "\x00")) > 0 {
+			t.Fatal("a new file is not zero")
+		}
+		must(t, m.Store(100, bytes.Repeat([]byte("x"), 5000)))
+		image := fsys.Remains().Image(func(int) simdisk.Fate { return simdisk.Fate{State: 1} })
+		fsys.Free()
+		if got := read(t, image, "/f"); got[100] != 'x' {
+			t.Fatal("the image went with it")
+		}
+		image.Free()
 	}
 }

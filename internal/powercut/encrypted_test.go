@@ -1,0 +1,43 @@
+package powercut_test
+
+import (
+	"bytes"
+	"runtime"
+	"testing"
+
+	"github.com/seed-2fef92ad/raftwal/internal/powercut"
+	"github.com/seed-2fef92ad/raftwal/mmapwal"
+)
+
+// Minimum figures of TestPowerCutEncrypted.
+const (
+	minEncryptedShort = 20_000
+	minEncryptedLong  = 3_000
+)
+
+// TestPowerCutEncrypted does the same with an encrypted log, on a smaller scale.
+func TestPowerCutEncrypted(t *testing.T) {
+	edit := func(o *mmapwal.Options) { o.Key = bytes.Repeat([]byte{7}, 32) }
+	limits := powercut.Limits{PerCut: 4, Torn: 2, Depth: 1 << 12, PerStep: 1, Workers: runtime.GOMAXPROCS(0)}
+	histories := powercut.All(1)
+	for n := 2; n <= 4; n++ {
+		histories = append(histories, powercut.Sample(n, 20, number(t, "SEED", 1))...)
+	}
+	report, err := powercut.Short(&powercut.Config{Retain: 1, Edit: edit}, limits, histories)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("short histories: %v", report)
+	atLeast(t, "images", report.Images, minEncryptedShort)
+	var sum powercut.Report
+	for seed := number(t, "SEED", 1); sum.Images < minEncryptedLong; seed++ {
+		cfg := longConfig(seed, seed%2 == 0)
+		cfg.Edit = edit
+		report, err := powercut.Long(cfg, powercut.RandomHistory(seed), perCut)
+		if err != nil {
+			t.Fatalf("SEED=%d: %v", seed, err)
+		}
+		sum.Add(report)
+	}
+	t.Logf("long histories: %v", &sum)
+}

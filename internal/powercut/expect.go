@@ -1,0 +1,129 @@
+package powercut
+
+import (
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strings"
+
+	"github.com/seed-2fef92ad/raftwal/internal/oracle"
+	"github.com/seed-2fef92ad/raftwal/mmapwal"
+)
+
+// noted is what wal.meta stores without a sync.
+type noted struct {
+	hard       [3]uint64
+	checkpoint uint64
+}
+
+func notedOf(m *oracle.Model) noted { return noted{m.Hard, m.Checkpoint} }
+
+// expectation is what a power cut may leave: one of the models, with the hard
+// state and the checkpoint of one of those noted.
+type expectation struct {
+	models []*oracle.Model
+	noted  []noted
+}
+
+// exactly: all of m is durable.
+func exactly(m *oracle.Model) expectation {
+	return expectation{[]*oracle.Model{m}, []noted{notedOf(m)}}
+}
+
+// begun returns what may be there while op is under way.
+func (e expectation) begun(op *oracle.Op, outcomes []*oracle.Model) expectation {
+	models := slices.Concat(e.models, outcomes[1:])
+	if op.Truncate > 0 {
+		models = append(models, cleared(models, op.Truncate)...)
+	}
+	last := notedOf(outcomes[len(outcomes)-1])
+	if slices.Contains(e.noted, last) {
+		return expectation{models, e.noted}
+	}
+	return expectation{models, append(slices.Clone(e.noted), last)}
+}
+
+// cleared returns the models after a TruncateEntriesUntil.
+func cleared(models []*oracle.Model, below uint64) (after []*oracle.Model) {
+	for _, m := range models {
+		m = m.Clone()
+		m.Cleared = max(m.Cleared, below)
+		after = append(after, m)
+	}
+	return after
+}
+
+// done returns what may be there when op has returned, on a log that held before
+// and now holds after. e is what was there when it began, all what was while it
+// was under way.
+func (e expectation) done(op *oracle.Op, before, after *oracle.Model, all expectation, noSync bool) expectation {
+	now := all
+	switch {
+	case op.Truncate > 0 && op.Truncate <= max(before.Cleared, before.Base[0]+1): // nothing to do
+	case op.Truncate > 0:
+		now = expectation{append(cleared(e.models, op.Truncate), after), []noted{notedOf(after)}}
+	case op.Create > 0 || op.Snap[0] > 0 || op.Compact > 0:
+		now = expectation{[]*oracle.Model{after}, []noted{notedOf(before), notedOf(after)}}
+		if noSync && op.Snap[0] > 0 { // the entries behind it are not synced
+			now.models = op.Outcomes(before)[1:]
+		}
+	case !noSync:
+		now.models = []*oracle.Model{after}
+	}
+	if !noSync && (before.Hard[0] != after.Hard[0] || before.Hard[1] != after.Hard[1]) {
+		now.noted = []noted{notedOf(after)}
+	}
+	return now
+}
+
+// sum tells expectations apart.
+func (e expectation) sum() uint64 {
+	h := fnv.New64a()
+	for _, m := range e.models {
+		fmt.Fprintln(h, m.Brief(), m.Retain)
+	}
+	fmt.Fprintln(h, e.noted)
+	return h.Sum64()
+}
+
+func (e expectation) String() string {
+	var out strings.Builder
+	for _, m := range e.models {
+		fmt.Fprintln(&out, m.Brief())
+	}
+	fmt.Fprintf(&out, "with one of %v", e.noted)
+	return out.String()
+}
+
+// match compares a log with what may be there, and returns the model that it
+// holds.
+func (e expectation) match(d *mmapwal.DiskStorage) (*oracle.Model, error) {
+	got, err := oracle.Read(d)
+	if err != nil {
+		return nil, fmt.Errorf("read: %w", err)
+	}
+	for _, m := range slices.Backward(e.models) {
+		if !m.SameEntries(got) || !e.fits(m, notedOf(got)) {
+			continue
+		}
+		want := m.Clone()
+		want.Hard, want.Checkpoint = got.Hard, got.Checkpoint
+		if err = want.CheckContent(d); err == nil {
+			return want, nil
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the log is\n%s\nbut for: %w", got.Brief(), err)
+	}
+	return nil, fmt.Errorf("the log is\n%s\nwant one of\n%v", got.Brief(), e)
+}
+
+// fits reports whether got was noted, with its commit index put inside the log.
+func (e expectation) fits(m *oracle.Model, got noted) bool {
+	return slices.ContainsFunc(e.noted, func(n noted) bool {
+		if n.hard[0] > 0 {
+			n.hard[2] = min(max(n.hard[2], m.Snap[0]), m.Last())
+		}
+		return n == got
+	})
+}

@@ -1,0 +1,217 @@
+package powercut_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// edit replaces a string of a file of the engine, which has to occur once.
+type edit struct{ file, from, to string }
+
+// mutation is a promise that the engine is made to break.
+type mutation struct {
+	name  string
+	edits []edit
+}
+
+const returnErr = "; err != nil {\n\t\treturn err\n\t}\n"
+
+// mutations are those that the power-cut tests have to notice.
+var mutations = []mutation{
+	{"Save does not sync its entries", []edit{{"mmapwal/save.go", "\treturn d.tail.Sync()\n", "\treturn nil\n"}}},
+	{"a snapshot does not sync the entries that it covers", []edit{{"mmapwal/compact.go",
+		"\t\tif err := d.tail.Sync(); err != nil {\n\t\t\treturn err\n\t\t}\n", ""}}},
+	{"Seal does not sync the data", []edit{{"entryfile/seal.go",
+		"\tif err := f.Sync()" + returnErr + "\tif err := f.SyncSlots()", "\tf.durable = f.end\n\tif err := f.SyncSlots()"}}},
+	{"Seal stores the header before the data is synced", []edit{
+		{"entryfile/seal.go", "\tif err := f.Sync()" + returnErr + "\tif err := f.SyncSlots()",
+			"\tx := f.index\n\tif err := f.writeSeal(&x)" + returnErr + "\tif err := f.Sync()" + returnErr + "\tf.index = x\n\tif err := f.SyncSlots()"},
+		{"entryfile/seal.go", "\treturn f.writeSeal(&f.index)\n", "\tf.index = Index{}\n\treturn nil\n"},
+	}},
+	{"Commit does not sync its first page", []edit{{"metafile/file.go",
+		"f.write(first, true)", "f.write(first, false)"}}},
+	{"Commit does not sync its second page", []edit{{"metafile/file.go",
+		"f.write(second, true)", "f.write(second, false)"}}},
+	{"Commit stores both pages before it syncs one", []edit{
+		{"metafile/file.go", "\tif err := f.write(first, true)" + returnErr, "\tif err := f.write(first, false)" + returnErr},
+		{"metafile/file.go", "\tif err := f.write(second, true)" + returnErr,
+			"\tif err := f.write(second, false)" + returnErr + "\tif err := f.write(first, true)" + returnErr + "\tif err := f.write(second, true)" + returnErr},
+	}},
+	{"Commit begins with the page that counts", []edit{{"metafile/file.go",
+		"if f.newest == 1 || slices", "if slices"}}},
+	{"torn pages of wal.meta are not wiped", []edit{{"metafile/file.go",
+		"\tif err := f.wipeDamaged()" + returnErr, ""}}},
+	{"a clean Commit begins with page 1", []edit{{"metafile/file.go",
+		"\tm.Clean = true\n\treturn f.commit(m, 0, 1)", "\tm.Clean = true\n\treturn f.commit(m, 1, 0)"}}},
+	{"the checksum of a record is not checked", []edit{{"entryfile/record.go",
+		" && r.sum == recordSum(mem, at, r, salt)", ""}}},
+	{"the checksum of a page of wal.meta is not checked", []edit{{"metafile/format.go",
+		" || !page.Sealed(p[:used], atChecksum)", ""}}},
+	{"the checksum of an entry file's header page is not checked", []edit{{"entryfile/header.go",
+		" || !page.Sealed(p[:page.Size], atHeaderSum)", ""}}},
+	{"the last file of an unclean run is appended to", []edit{{"entryfile/scan.go",
+		"\tf.stale = true\n\treturn f.Seal()", "\tf.stale = true\n\treturn f.SyncSlots()"}}},
+	{"Open does not store the page of wal.meta again", []edit{{"mmapwal/open.go",
+		"\tif err := d.meta.Restore()" + returnErr, ""}}},
+	{"Open does not store the header page again", []edit{{"entryfile/seal.go",
+		"func (f *File) RestoreHeader() error {\n", "func (f *File) RestoreHeader() error {\n\tif true {\n\t\tf.restored = true\n\t\treturn nil\n\t}\n"}}},
+	{"Open does not store the records again", []edit{{"entryfile/scan.go",
+		"\tif err := f.restore(from, f.end)" + returnErr, ""}}},
+	{"Open does not sync the directory", []edit{{"mmapwal/open.go",
+		"\tif err := d.fsys.SyncDir(d.dir)" + returnErr + "\tif err := d.meta.Restore()", "\tif err := d.meta.Restore()"}}},
+	{"the log in use stays marked clean", []edit{{"mmapwal/open.go",
+		"m.Clean, m.SyncPolicy = false,", "m.Clean, m.SyncPolicy = m.Clean,"}}},
+	{"Open takes dead files for live", []edit{{"mmapwal/inventory.go",
+		"first, _ := slices.BinarySearch(inv.numbers, m.FirstFile)", "first := 0 * len(inv.numbers)"}}},
+	{"files are removed before wal.meta says so", []edit{
+		{"mmapwal/compact.go", "\tif err := d.meta.Commit(m)" + returnErr + "\tvar live", "\tvar live"},
+		{"mmapwal/compact.go", "\td.remover.Remove(names...)\n\treturn nil", "\td.remover.Remove(names...)\n\terr := d.meta.Commit(m)\n\td.publish()\n\treturn err"},
+	}},
+	{"the snapshot file gets its name after wal.meta names it", []edit{{"mmapwal/snapshot.go",
+		"\tif err := d.publishSnapshotFile(p)" + returnErr + "\treturn d.compact(p.meta)",
+		"\tif err := d.compact(p.meta)" + returnErr + "\treturn d.publishSnapshotFile(p)"}}},
+	{"the snapshot file is not synced", []edit{{"metafile/snapshot.go",
+		"\treturn s.file.Sync()\n", "\treturn nil\n"}}},
+	{"the snapshot file's name is not synced", []edit{{"mmapwal/snapshot.go",
+		"\tp.snapFile = \"\"\n\treturn d.fsys.SyncDir(d.dir)", "\tp.snapFile = \"\"\n\treturn nil"}}},
+	{"a new entry file's name is not synced", []edit{{"entryfile/file.go",
+		"\treturn f.fsys.SyncDir(f.dir)", "\treturn nil"}}},
+	{"a new entry file is not synced", []edit{{"entryfile/file.go",
+		"\treturn f, f.file.Sync()", "\treturn f, nil"}}},
+	{"a failed sync is tried again", []edit{{"entryfile/append.go",
+		"\tif err := f.mem.Sync(f.durable, f.end-f.durable)",
+		"\terr := f.mem.Sync(f.durable, f.end-f.durable)\n\tif err != nil {\n\t\terr = f.mem.Sync(f.durable, f.end-f.durable)\n\t}\n\tif err := err"}}},
+	{"a failed sync of wal.meta is tried again", []edit{{"metafile/file.go",
+		"\treturn f.mem.Sync(at, page.Size)",
+		"\tif f.mem.Sync(at, page.Size) == nil {\n\t\treturn nil\n\t}\n\treturn f.mem.Sync(at, page.Size)"}}},
+	{"writes go on after a failed sync", []edit{{"mmapwal/storage.go",
+		"\tif err == nil {\n\t\treturn nil\n\t}\n\td.mu.Lock()", "\tif true {\n\t\treturn err\n\t}\n\td.mu.Lock()"}}},
+	{"the number of a removed file is used again", []edit{{"mmapwal/load.go",
+		"max(d.next, m.FirstFile, m.Durable.File+1, m.ClearedEnd.File+1)", "max(d.next, 1)"}}},
+	{"the number of a file in which entries were cleared is used again", []edit{{"mmapwal/load.go",
+		", m.ClearedEnd.File+1)", ")"}}},
+	{"entries written anew count as cleared", []edit{{"entryfile/read.go",
+		"return i < b.ClearedBelow && (file", "return i < b.ClearedBelow && (true || file"}}},
+	{"empty files are not removed durably", []edit{{"mmapwal/open.go",
+		"\t\tif err := d.fsys.SyncDir(d.dir); err != nil {\n\t\t\treturn err\n\t\t}\n\t}\n\treturn nil\n}\n\n// reconcile", "\t}\n\treturn nil\n}\n\n// reconcile"}}},
+	{"Close does not sync the entries", []edit{{"mmapwal/close.go",
+		"func (d *DiskStorage) settle() error {\n\tif d.tail != nil {\n\t\tif err := d.tail.Sync(); err != nil {\n\t\t\treturn err\n\t\t}\n",
+		"func (d *DiskStorage) settle() error {\n\tif d.tail != nil {\n"}}},
+}
+
+// TestMutations shows that the power-cut tests can fail: it runs them on the
+// engine with one mutation after another, and on the engine as it is. ONLY picks
+// mutations by a part of their names.
+func TestMutations(t *testing.T) {
+	if !isSet("MUTATIONS") {
+		t.Skip("builds and runs the power-cut tests once per mutation, which takes minutes: MUTATIONS=1 go test ./internal/powercut -run TestMutations -v -timeout 30m")
+	}
+	if out, err := mutated(t, ""); err != nil {
+		t.Fatalf("without a mutation: %v\n%s", err, out)
+	}
+	table := fmt.Sprintf("%-62s %s\n", "mutation", "caught by, after how many images")
+	for _, m := range mutations {
+		if !strings.Contains(m.name, os.Getenv("ONLY")) {
+			continue
+		}
+		started := time.Now()
+		out, err := mutated(t, overlay(t, m.edits))
+		caught := caughtBy(out)
+		if err == nil || len(caught) == 0 {
+			t.Errorf("%s: not caught\n%s", m.name, out)
+			caught = []string{"NOT CAUGHT"}
+		}
+		line := fmt.Sprintf("%-62s %s", m.name, strings.Join(caught, ", "))
+		t.Logf("%s (%v)", line, time.Since(started).Round(time.Second))
+		if isSet("REASONS") {
+			t.Logf("%.3000s", out)
+		}
+		table += line + "\n"
+	}
+	t.Logf("\n%s", table)
+}
+
+var imagesPattern = regexp.MustCompile(`IMAGES=([0-9]+) `)
+
+var historyKinds = strings.NewReplacer("longShort", "short", "longFound", "found")
+
+// caughtBy lists the tests that failed, with the number of images.
+func caughtBy(out string) (caught []string) {
+	for _, part := range strings.Split(out, "--- FAIL: TestPowerCut")[1:] {
+		name, rest, _ := strings.Cut(part, " ")
+		if m := imagesPattern.FindStringSubmatch(rest); m != nil && strings.Contains(name, "/") {
+			caught = append(caught, historyKinds.Replace("long"+name)+" "+m[1])
+		}
+	}
+	return caught
+}
+
+// overlay writes an overlay with the edits in it.
+func overlay(t *testing.T, edits []edit) (name string) {
+	t.Helper()
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources := make(map[string]string)
+	for _, e := range edits {
+		path := filepath.Join(root, e.file)
+		if sources[path] == "" {
+			content, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sources[path] = string(content)
+		}
+		if n := strings.Count(sources[path], e.from); n != 1 {
+			t.Fatalf("%s has the string to replace %d times, not once; the mutation has to be made anew:\n%s", e.file, n, e.from)
+		}
+		sources[path] = strings.Replace(sources[path], e.from, e.to, 1)
+	}
+	return writeOverlay(t, sources)
+}
+
+func writeOverlay(t *testing.T, sources map[string]string) (name string) {
+	t.Helper()
+	dir := t.TempDir()
+	replace := make(map[string]string)
+	for path, source := range sources {
+		replace[path] = filepath.Join(dir, fmt.Sprintf("%d.go", len(replace)))
+		if err := os.WriteFile(replace[path], []byte(source), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	content, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	name = filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(name, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// mutated runs the power-cut tests in a process of their own, with fixed seeds
+// and a bounded number of images.
+func mutated(t *testing.T, overlay string) (output string, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	args := []string{"test", "-run", "^TestPowerCut(Short|Found)?$", "-count=1", "-vet=off", "-timeout=4m"}
+	if overlay != "" {
+		args = append(args, "-overlay="+overlay)
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, ".")...)
+	cmd.Env = append(os.Environ(), "SEED=1", "N=9000", "SHRINK=0", "OPS=", "LENGTH=2", "PERCUT=64", "LONGER=40")
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}

@@ -1,0 +1,136 @@
+package powercut_test
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"testing"
+
+	"github.com/seed-2fef92ad/raftwal/internal/powercut"
+)
+
+// TestMain lets garbage pile up: images are small and many.
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400)
+	os.Exit(m.Run())
+}
+
+// number reads an environment variable.
+func number(t *testing.T, name string, otherwise uint64) uint64 {
+	t.Helper()
+	s := os.Getenv(name)
+	if s == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+func isSet(name string) bool { return os.Getenv(name) != "" }
+
+// history reads OPS; nil if it is not set.
+func history(t *testing.T) []powercut.Op {
+	t.Helper()
+	if !isSet("OPS") {
+		return nil
+	}
+	return parse(t, os.Getenv("OPS"))
+}
+
+func atLeast(t *testing.T, what string, got, want int64) {
+	t.Helper()
+	if got < want {
+		t.Errorf("%d %s, want at least %d", got, what, want)
+	}
+}
+
+// minimum is what TestPowerCutShort has to try, for it to prove anything.
+type minimum struct{ histories, cuts, images, distinct int64 }
+
+// TestPowerCutShort tries all histories up to a length, and some that are longer.
+// LENGTH sets that length, PERCUT up to how many subsets of what may be lost all
+// are tried, LONGER how many histories of lengths 3 and 4, and SEED which. One of
+// DEPTH distinct images has its recovery cut, and PERSTEP images are taken of each
+// step of that. With OPS only that one history is tried.
+func TestPowerCutShort(t *testing.T) {
+	t.Run("HardSync", func(t *testing.T) {
+		testShort(t, false, 1<<12, 50, minimum{900, 90_000, 200_000, 25_000})
+	})
+	t.Run("NoSync", func(t *testing.T) {
+		testShort(t, true, 1<<6, 25, minimum{600, 55_000, 120_000, 20_000})
+	})
+}
+
+func testShort(t *testing.T, noSync bool, perCut, longer uint64, least minimum) {
+	length := int(number(t, "LENGTH", 2))
+	histories := [][]powercut.Op{history(t)}
+	if histories[0] == nil {
+		histories = all(length, int(number(t, "LONGER", longer)), number(t, "SEED", 1))
+	}
+	limits := powercut.Limits{
+		PerCut: int(number(t, "PERCUT", perCut)), Torn: 8,
+		Depth: int(number(t, "DEPTH", 64)), PerStep: int(number(t, "PERSTEP", 4)),
+		FailedSyncs: true, Workers: runtime.GOMAXPROCS(0),
+	}
+	report, err := powercut.Short(&powercut.Config{NoSync: noSync, Retain: 1}, limits, histories)
+	var failure *powercut.Failure
+	if errors.As(err, &failure) {
+		t.Fatalf("IMAGES=%d %v\n\nrun it again:\nOPS='%s' DEPTH=1 PERCUT=%d PERSTEP=%d go test ./internal/powercut -run '^%s$'",
+			failure.Images, failure, powercut.Format(failure.History), limits.PerCut, limits.PerStep, t.Name())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%v\n%s", report, report.Table())
+	if isSet("OPS") || length < 2 || isSet("PERCUT") || isSet("LONGER") {
+		return
+	}
+	atLeast(t, "histories", report.Histories, least.histories)
+	atLeast(t, "cuts", report.Cuts, least.cuts)
+	atLeast(t, "images", report.Images, least.images)
+	atLeast(t, "distinct images", report.Distinct, least.distinct)
+}
+
+// all returns all histories up to a length, a sample of those of up to 4, and
+// those in which a sync fails before the last operation.
+func all(length, longer int, seed uint64) (histories [][]powercut.Op) {
+	for n := range length + 1 {
+		histories = append(histories, powercut.All(n)...)
+	}
+	for n := max(length+1, 3); n <= 4; n++ {
+		histories = append(histories, powercut.Sample(n, longer, seed)...)
+	}
+	return append(histories, powercut.AfterFailedSync(12)...)
+}
+
+// TestPowerCutFound tries the histories that a fault of the engine was found with
+// more thoroughly: the recovery of every image is cut at all its steps.
+func TestPowerCutFound(t *testing.T) {
+	limits := powercut.Limits{PerCut: 1 << 8, Torn: 2, Depth: 1, PerStep: 16, Workers: runtime.GOMAXPROCS(0)}
+	for _, ops := range []string{
+		// A snapshot replaces one that has a file; the power goes when one page of
+		// wal.meta says so, and again when the recovery stores the first page.
+		"a,i,i",
+		// The power tears the page of wal.meta that names the first snapshot file,
+		// and goes again when the recovery stores that page: what it stores brings
+		// the missing sector.
+		"x,r,a,i",
+	} {
+		t.Run(ops, func(t *testing.T) {
+			report, err := powercut.Short(&powercut.Config{Retain: 1}, limits, [][]powercut.Op{parse(t, ops)})
+			var failure *powercut.Failure
+			if errors.As(err, &failure) {
+				t.Fatalf("IMAGES=%d %v", failure.Images, failure)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Log(report)
+		})
+	}
+}
