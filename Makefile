@@ -1,13 +1,19 @@
 # What CI runs is `make check`; the other targets are its parts and longer forms.
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
-PLATFORMS   = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 freebsd/amd64 freebsd/arm64
-COVERED     = ./metafile ./entryfile ./mmapwal ./cleanup
-FUZZ_TIME  ?= 10s
+PLATFORMS   = linux/amd64 linux/arm64 linux/386 linux/arm darwin/amd64 darwin/arm64 freebsd/amd64 freebsd/arm64
+COVERED     = ./metafile ./entryfile ./encryption ./mmapwal ./cleanup
+T          ?= 10s
 
-.PHONY: check test format vet staticcheck race cover fuzz cross bench demo
+.PHONY: check steps test format vet staticcheck race cover fuzz cross bench demo examples powercut realdisk mutations damage
 
-check: format vet staticcheck cross test race cover fuzz bench demo
+STEPS = format vet staticcheck cross test race cover examples realdisk mutations fuzz bench demo
+
+check: $(STEPS)
+
+# The steps of check, for .ci/run.
+steps:
+	@echo $(STEPS)
 
 test:
 	go test ./...
@@ -28,12 +34,33 @@ race:
 cover:
 	@./.ci/coverage 85 $(COVERED)
 
-# Every fuzz target in turn, for FUZZ_TIME each: make fuzz FUZZ_TIME=10m
+# Every fuzz target in turn, for T each: make fuzz T=10m
 fuzz:
 	@for target in $$(go test ./fuzz -list '^Fuzz' | grep '^Fuzz'); do \
-		echo "fuzz $$target for $(FUZZ_TIME)"; \
-		go test ./fuzz -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZ_TIME) -fuzzminimizetime 100x || exit 1; \
+		echo "fuzz $$target for $(T)"; \
+		go test ./fuzz -run '^$$' -fuzz "^$$target$$" -fuzztime $(T) -fuzzminimizetime 100x || exit 1; \
 	done
+
+examples:
+	@for dir in examples/*/; do echo "test $$dir"; (cd $$dir && go vet ./... && go test ./...) || exit 1; done
+
+# Power cuts on the simulated disk, N images for each sync policy, of random
+# histories that no run has seen: make powercut N=1000000
+N ?= 100000
+powercut:
+	SEED=$${SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')} N=$(N) go test ./internal/powercut -run '^TestPowerCut$$' -count=1 -v -timeout 24h
+
+# The engine, broken in many ways, one at a time: each must be noticed.
+mutations:
+	MUTATIONS=1 go test ./internal/powercut -run '^TestMutations$$' -count=1 -v -timeout 30m
+
+# Every bit, instead of some of each byte.
+damage:
+	FULL=1 go test ./internal/damage -count=1 -v -timeout 60m
+
+# Power cuts, full and failing disks on real file systems. It needs root.
+realdisk:
+	cd internal/realdisk && go vet ./... && REALDISK=required go test -count=1 -v ./...
 
 cross:
 	@for platform in $(PLATFORMS); do \

@@ -7,6 +7,7 @@ import (
 	"math/rand"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -47,7 +48,10 @@ func wantCorrupt(t testing.TB, err error) *corrupt.Error {
 // seeded returns a random source whose seed the test prints.
 func seeded(t testing.TB) *rand.Rand {
 	seed := time.Now().UnixNano()
-	t.Logf("seed %d", seed)
+	if n, err := strconv.ParseInt(os.Getenv("SEED"), 10, 64); err == nil {
+		seed = n
+	}
+	t.Logf("SEED=%d", seed)
 	return rand.New(rand.NewSource(seed))
 }
 

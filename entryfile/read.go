@@ -214,18 +214,11 @@ func (f *File) payload(mem []byte, r record, at int64, b *Batch) ([]byte, error)
 		return nil, f.damaged(r.index, at, "the record's length changed while it was read")
 	}
 	start, from := len(b.data), at+RecordHeaderBytes
-	header := mem[at:from]
-	b.data = append(b.data, mem[from:from+int64(n)]...)
-	data := b.data[start : start+n : start+n]
-	sum := page.Sum(page.Sum(f.header.Salt, header[recordSumBytes:]), data)
-	if sum != r.sum {
-		return nil, f.damaged(r.index, at, "the record's checksum does not match: the data is damaged; fetch the entry from another node")
-	}
-	if f.secret != nil {
-		var err error
-		if data, err = b.decrypt(f.secret, at, data, header); err != nil {
-			return nil, f.tampered(r.index, at, err)
-		}
+	stored := mem[from : from+int64(n)]
+	b.data = append(b.data, stored...)
+	data, err := f.open(b, r, at, mem[at:from], stored, b.data[start:start+n:start+n])
+	if err != nil {
+		return nil, err
 	}
 	if len(data) == 0 && r.flags&flagDataEmpty == 0 {
 		return nil, nil
@@ -233,12 +226,30 @@ func (f *File) payload(mem []byte, r record, at int64, b *Batch) ([]byte, error)
 	return data, nil
 }
 
-// decrypt returns the data of the record at offset at, in the memory of payload.
-func (b *Batch) decrypt(s *secret, at int64, payload, header []byte) ([]byte, error) {
+// open returns the data of the record r at offset at, in the memory of payload,
+// which is a copy of stored. The tag of an encrypted one tells what the checksum does, and more; which of them is
+// wrong is asked only if something is.
+func (f *File) open(b *Batch, r record, at int64, header, stored, payload []byte) ([]byte, error) {
+	if f.secret == nil {
+		return payload, f.checkSum(r, at, header, payload)
+	}
 	if b.opening == nil {
 		b.opening = new(opening)
 	}
 	copy(b.opening.header[:], header)
-	data, err := s.open(&b.opening.scratch, at, payload, b.opening.header[:])
-	return data[:len(data):len(data)], err
+	data, err := f.secret.open(&b.opening.scratch, at, payload, b.opening.header[:])
+	if err == nil {
+		return data[:len(data):len(data)], nil
+	}
+	if err := f.checkSum(r, at, header, stored); err != nil {
+		return nil, err
+	}
+	return nil, f.tampered(r.index, at, err)
+}
+
+func (f *File) checkSum(r record, at int64, header, payload []byte) error {
+	if page.Sum(page.Sum(f.header.Salt, header[recordSumBytes:]), payload) != r.sum {
+		return f.damaged(r.index, at, "the record's checksum does not match: the data is damaged; fetch the entry from another node")
+	}
+	return nil
 }

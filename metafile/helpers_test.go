@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"testing"
 	"time"
 
@@ -42,7 +43,10 @@ func wantCorrupt(t testing.TB, err error) *corrupt.Error {
 // seeded returns a random source whose seed the test prints.
 func seeded(t testing.TB) *rand.Rand {
 	seed := time.Now().UnixNano()
-	t.Logf("seed %d", seed)
+	if n, err := strconv.ParseInt(os.Getenv("SEED"), 10, 64); err == nil {
+		seed = n
+	}
+	t.Logf("SEED=%d", seed)
 	return rand.New(rand.NewSource(seed))
 }
 

@@ -49,6 +49,9 @@ func testLong(t *testing.T, noSync bool) {
 		return
 	}
 	first, images := seed, int64(number(t, "N", minLongImages+minLongImages/8))
+	if light() {
+		images = 500
+	}
 	var sum powercut.Report
 	for ; sum.Images < images; seed++ {
 		report, err := powercut.Long(longConfig(seed, noSync), powercut.RandomHistory(seed), perCut)
