@@ -105,8 +105,11 @@ func (m testNonceMapping) Store(off int64, p []byte) error {
 	return m.Mapping.Store(off, p)
 }
 
-// meta sees a page of wal.meta.
+// meta sees a page of wal.meta, or that a damaged one is wiped.
 func (n *testNonces) meta(p []byte) {
+	if string(p[24:32]) != "RAFTWALm" {
+		return
+	}
 	at := 1044 + page.Order.Uint32(p[1040:])
 	n.use(p[1044:at], "inline snapshot %x", p[1044:1056])
 	wrapped := p[at+4 : at+4+page.Order.Uint32(p[at:])]
