@@ -35,7 +35,8 @@
 // What is assumed:
 //
 //   - The disk writes a sector of 512 bytes whole or not at all. A superblock of
-//     btrfs is written whole, since btrfs itself cannot do without that.
+//     btrfs, ext4 or its journal is written whole, since these file systems
+//     cannot do without that (ext4 refuses to be mounted with a torn one).
 //   - The loop driver hands each write and flush of the file system to the file
 //     of the image, with a flush after each write marked FUA (it offers no FUA of
 //     its own, so the block layer does that). That flushes come through is checked

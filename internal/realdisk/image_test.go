@@ -1,6 +1,7 @@
 package realdisk
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"io"
@@ -67,7 +68,7 @@ func (d *disk) cut(name string, flushed, n int, keep keep) (sum [32]byte, err er
 // writeSome writes the sectors of e that are kept.
 func (d *disk) writeSome(f *os.File, e *event, keep keep) error {
 	unit := sector
-	if d.fs == "btrfs" && isBtrfsSuper(e.off) {
+	if d.isSuperblock(e) {
 		unit = 4096
 	}
 	choose := keep()
@@ -82,7 +83,22 @@ func (d *disk) writeSome(f *os.File, e *event, keep keep) error {
 	return nil
 }
 
-func isBtrfsSuper(off int64) bool { return off == 64<<10 || off == 64<<20 }
+// isSuperblock: file systems that keep theirs in more than one sector, with a
+// checksum and no copy, cannot do without a disk that writes it whole.
+func (d *disk) isSuperblock(e *event) bool {
+	switch d.fs {
+	case "btrfs":
+		return e.off == 64<<10 || e.off == 64<<20
+	case "ext4":
+		return e.off == 0 || isJournalSuperblock(e.data)
+	}
+	return false
+}
+
+// isJournalSuperblock tells that of jbd2 by its magic number and type, 3 or 4.
+func isJournalSuperblock(p []byte) bool {
+	return len(p) >= 8 && bytes.Equal(p[:4], []byte{0xc0, 0x3b, 0x39, 0x98}) && bytes.Equal(p[4:7], []byte{0, 0, 0}) && (p[7] == 3 || p[7] == 4)
+}
 
 // keep returns for each write that was not flushed what says which of its
 // sectors are kept.
