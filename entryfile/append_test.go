@@ -394,7 +394,10 @@ func TestPinsConcurrently(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
-			for f.Pin() {
+			for range 1000 { // together they may keep it open for ever
+				if !f.Pin() {
+					return
+				}
 				if _, err := get(f, 1, 10, 0); err != nil {
 					t.Error(err)
 				}
@@ -404,6 +407,9 @@ func TestPinsConcurrently(t *testing.T) {
 	}
 	_ = f.Release()
 	wg.Wait()
+	if f.Pin() {
+		t.Error("a closed file was pinned")
+	}
 }
 
 func TestPathAndNames(t *testing.T) {
