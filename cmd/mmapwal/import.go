@@ -1,0 +1,445 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/dgraph"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+	"github.com/seed-2fef92ad/raftwal/mmapwal"
+	"github.com/spf13/cobra"
+	"go.etcd.io/raft/v3/raftpb"
+	"golang.org/x/sys/unix"
+)
+
+func newImport() *cobra.Command {
+	var from, keyFile, newKeyFile string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "import --from dgraph SRC DST",
+		Short: "Make a log from a raftwal directory of Dgraph",
+		Long: `import reads SRC, a raftwal directory ("w") of a Dgraph that is not running, and
+makes the log DST from it. SRC is opened for reading only. DST must not exist, or
+be an empty directory. The log is written beside it under a temporary name
+(.DST.import-*), opened again, compared with SRC entry by entry, and only then
+given its name: an import that fails or is interrupted leaves no DST. One that is
+killed leaves the temporary directory, which may be deleted.
+
+How SRC becomes a log:
+
+  - Raft ID, group ID, checkpoint, hard state and snapshot are taken as they are.
+    A commit index outside of the log is put between the snapshot and the last
+    entry, where raft wants it; the summary says so. One beyond the last entry
+    means that entries are missing at the end.
+  - Entries at or below the snapshot are left out, whatever they are like.
+  - The entries behind it must be there one after another from the snapshot on,
+    with terms that are at least 1, at least the snapshot's, and do not fall. If
+    one is missing, or a slot or length points out of its file or into another
+    entry, nothing is written, and the error names file, offset and slot.
+  - Slots in use behind an empty one are damage: Dgraph leaves none.
+  - Dgraph stores no checksums: changed bytes in the data of an entry cannot be
+    noticed.
+
+With --key-file entries that Dgraph encrypted are decrypted; the file holds the
+key of Dgraph's --encryption key-file=..., of 16, 24 or 32 bytes. KEYREGISTRY must
+be in SRC. With --new-key-file the new log is encrypted with the key in that file.
+
+A log of this program that Dgraph was used on, and wrote to, is imported, too.`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if from != "dgraph" {
+				return fmt.Errorf("--from %q: only dgraph can be imported", from)
+			}
+			c := conversion{src: args[0], dst: args[1], verb: "import", errs: cmd.ErrOrStderr()}
+			var err error
+			if c.srcKey, err = readKeyIf(keyFile); err != nil {
+				return err
+			}
+			if c.dstKey, err = readKeyIf(newKeyFile); err != nil {
+				return err
+			}
+			if err := c.checkPlaces(); err != nil {
+				return err
+			}
+			s, err := c.importDgraph(cmd.Context())
+			if err != nil {
+				return failed(err)
+			}
+			return failed(s.print(cmd.OutOrStdout(), asJSON))
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&from, "from", "", "what wrote SRC: dgraph")
+	flags.StringVar(&keyFile, "key-file", "", "file with Dgraph's encryption key (default: SRC is not encrypted)")
+	flags.StringVar(&newKeyFile, "new-key-file", "", "file with the master key of DST (default: DST is not encrypted)")
+	flags.BoolVar(&asJSON, "json", false, "print the summary as JSON")
+	_ = cmd.MarkFlagRequired("from") // it fails for a flag that does not exist only
+	return cmd
+}
+
+// readKeyIf reads a master key, unless name is empty.
+func readKeyIf(name string) ([]byte, error) {
+	if name == "" {
+		return nil, nil
+	}
+	return readKey(name)
+}
+
+// conversion makes the log dst from the log src, in another format.
+type conversion struct {
+	src, dst       string
+	srcKey, dstKey []byte // nil: none
+	verb           string
+	errs           io.Writer
+
+	step func(done int) // for tests: called after each entry, nil otherwise
+}
+
+// checkPlaces says whether dst may be made. It follows a symbolic link.
+func (c *conversion) checkPlaces() error {
+	if target, err := filepath.EvalSymlinks(c.dst); err == nil {
+		c.dst = target
+	}
+	names, err := os.ReadDir(c.dst)
+	if err == nil && len(names) > 0 {
+		return fmt.Errorf("%s is not empty; it holds %s: choose another name", c.dst, names[0].Name())
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if c.dst, err = filepath.Abs(c.dst); err != nil {
+		return err
+	}
+	parent := filepath.Dir(c.dst)
+	if info, err := os.Stat(parent); err != nil {
+		return err
+	} else if !info.IsDir() {
+		return fmt.Errorf("%s is not a directory", parent)
+	}
+	return c.checkOutside(parent)
+}
+
+// checkOutside: nothing is written into src, not even under a temporary name.
+func (c *conversion) checkOutside(dir string) error {
+	src, err := os.Stat(c.src)
+	if err != nil {
+		return nil // opening it says so
+	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return err
+	}
+	for {
+		if info, err := os.Stat(dir); err == nil && os.SameFile(info, src) {
+			return fmt.Errorf("%s is inside of %s, which is only read: choose another place", c.dst, c.src)
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			return nil
+		}
+		dir = up
+	}
+}
+
+// importDgraph makes dst from a directory of Dgraph.
+func (c *conversion) importDgraph(ctx context.Context) (*summary, error) {
+	src, err := dgraph.Open(c.src, c.srcKey)
+	switch {
+	case errors.Is(err, dgraph.ErrKeyRequired):
+		return nil, fmt.Errorf("%w with --key-file", err)
+	case err != nil:
+		return nil, err
+	}
+	m := c.newMeter(&src.Contents)
+	defer m.close()
+	err = c.beside(func(tmp string) error {
+		if err := c.writeLog(ctx, tmp, &src.Contents, m.wrote); err != nil {
+			return err
+		}
+		return c.checkLog(ctx, tmp, m.compared)
+	})
+	if err != nil {
+		return nil, err
+	}
+	s := c.summarize(&src.Contents)
+	s.LeftOut, s.StoredCommit, s.Files, s.EncryptedFiles = src.LeftOut, src.Commit, src.Files, src.EncryptedFiles
+	s.Encrypted = c.dstKey != nil
+	return s, nil
+}
+
+// beside calls write with a new directory beside dst, which then becomes dst.
+// After an error it is gone.
+func (c *conversion) beside(write func(tmp string) error) (err error) {
+	parent, base := filepath.Split(c.dst)
+	tmp, err := os.MkdirTemp(parent, "."+base+"."+c.verb+"-")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(tmp))
+		}
+	}()
+	if err := write(tmp); err != nil {
+		return err
+	}
+	// In contrast to os.Rename this replaces an empty directory, and no other.
+	if err := unix.Rename(tmp, c.dst); err != nil {
+		return &os.LinkError{Op: "rename", Old: tmp, New: c.dst, Err: err}
+	}
+	if err := vfs.OS().SyncDir(parent); err != nil {
+		return fmt.Errorf("%s is complete, but a power cut may take its name: %w", c.dst, err)
+	}
+	return nil
+}
+
+// writeLog writes what src holds into a new log in dir.
+func (c *conversion) writeLog(ctx context.Context, dir string, src *dgraph.Contents, progress func(int)) (err error) {
+	// Close makes all of it durable, so single Saves need not.
+	wal, err := mmapwal.Open(dir, &mmapwal.Options{Sync: mmapwal.NoSync, Key: c.dstKey, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, wal.Close()) }()
+	for info, v := range map[mmapwal.MetaInfo]uint64{
+		mmapwal.RaftId: src.RaftID, mmapwal.GroupId: src.GroupID, mmapwal.CheckpointIndex: src.Checkpoint,
+	} {
+		if err := wal.SetUint(info, v); err != nil {
+			return err
+		}
+	}
+	if err := wal.Save(nil, nil, src.Snapshot); err != nil {
+		return err
+	}
+	if err := c.saveEntries(ctx, wal, src, progress); err != nil {
+		return err
+	}
+	return wal.Save(src.HardState, nil, nil)
+}
+
+// saveEntries saves the entries, many at a time.
+func (c *conversion) saveEntries(ctx context.Context, wal *mmapwal.DiskStorage, src *dgraph.Contents, progress func(int)) error {
+	const batchBytes, batchEntries = 4 << 20, 4096
+	var batch []*raftpb.Entry
+	bytes, done := 0, 0
+	save := func() error {
+		err := wal.Save(nil, batch, nil)
+		batch, bytes = nil, 0
+		return err
+	}
+	for e, err := range src.Entries {
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return err
+		}
+		batch, bytes = append(batch, e), bytes+len(e.GetData())
+		if bytes >= batchBytes || len(batch) == batchEntries {
+			if err := save(); err != nil {
+				return err
+			}
+		}
+		done++
+		progress(done)
+	}
+	return save()
+}
+
+// checkLog opens the log in dir as a user would, and compares it with src, which
+// is read anew.
+func (c *conversion) checkLog(ctx context.Context, dir string, progress func(int)) (err error) {
+	src, err := dgraph.Open(c.src, c.srcKey)
+	if err != nil {
+		return err
+	}
+	wal, err := openSource(dir, c.dstKey)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, wal.Close()) }()
+	written, err := contentsOf(wal)
+	if err != nil {
+		return err
+	}
+	return c.compare(ctx, &src.Contents, written, progress)
+}
+
+// compare compares what was read with what was written.
+func (c *conversion) compare(ctx context.Context, src, written *dgraph.Contents, progress func(int)) error {
+	stoppable := *src
+	stoppable.Entries = func(yield func(*raftpb.Entry, error) bool) {
+		for e, err := range src.Entries {
+			if err == nil {
+				err = ctx.Err()
+			}
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+	}
+	err := dgraph.Compare(&stoppable, written, progress)
+	if errors.Is(err, dgraph.ErrDiffers) {
+		return fmt.Errorf("what was written is not what %s holds now: %w: is something writing to it? Stop it first", c.src, err)
+	}
+	return err
+}
+
+// openSource opens a log of this program for reading only.
+func openSource(dir string, key []byte) (*mmapwal.DiskStorage, error) {
+	return mmapwal.Open(dir, &mmapwal.Options{ReadOnly: true, Key: key, Logger: slog.New(slog.DiscardHandler)})
+}
+
+// contentsOf returns what an open log holds behind its snapshot.
+func contentsOf(wal *mmapwal.DiskStorage) (*dgraph.Contents, error) {
+	hard, err := wal.HardState()
+	if err != nil {
+		return nil, err
+	}
+	snap, err := wal.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	last, err := wal.LastIndex()
+	if err != nil {
+		return nil, err
+	}
+	c := &dgraph.Contents{
+		RaftID: wal.Uint(mmapwal.RaftId), GroupID: wal.Uint(mmapwal.GroupId), Checkpoint: wal.Uint(mmapwal.CheckpointIndex),
+		HardState: hard, Snapshot: snap,
+		First: snap.GetMetadata().GetIndex() + 1, Last: last,
+	}
+	c.Entries = func(yield func(*raftpb.Entry, error) bool) { yieldEntries(wal, c.First, c.Last, yield) }
+	return c, nil
+}
+
+// yieldEntries yields the entries from first to last.
+func yieldEntries(wal *mmapwal.DiskStorage, first, last uint64, yield func(*raftpb.Entry, error) bool) {
+	for next := first; next <= last; {
+		es, err := wal.Entries(next, last+1, 4<<20)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for _, e := range es {
+			if !yield(e, nil) {
+				return
+			}
+		}
+		next += uint64(len(es))
+	}
+}
+
+// meter shows on a terminal how far a conversion is, once that takes longer than
+// a second. Each entry counts twice: written, and compared.
+type meter struct {
+	c       *conversion
+	entries int
+	started time.Time
+	screen  *screen // nil until then
+}
+
+func (c *conversion) newMeter(src *dgraph.Contents) *meter {
+	return &meter{c: c, entries: src.Count(), started: time.Now()}
+}
+
+func (m *meter) wrote(n int)    { m.show(n) }
+func (m *meter) compared(n int) { m.show(m.entries + n) }
+
+func (m *meter) show(done int) {
+	if m.c.step != nil {
+		m.c.step(done)
+	}
+	const patience = time.Second
+	if m.screen == nil {
+		if time.Since(m.started) < patience {
+			return
+		}
+		m.screen = newScreen(io.Discard, m.c.errs, 2*m.entries)
+	}
+	m.screen.progress(done)
+}
+
+func (m *meter) close() {
+	if m.screen != nil {
+		m.screen.close()
+	}
+}
+
+// summary is what a conversion prints.
+type summary struct {
+	Source         string `json:"source"`
+	Destination    string `json:"destination"`
+	RaftID         uint64 `json:"raft_id"`
+	GroupID        uint64 `json:"group_id"`
+	Checkpoint     uint64 `json:"checkpoint"`
+	Term           uint64 `json:"term"`
+	Vote           uint64 `json:"vote"`
+	Commit         uint64 `json:"commit"`
+	StoredCommit   uint64 `json:"commit_in_source"`
+	SnapshotIndex  uint64 `json:"snapshot_index"`
+	SnapshotTerm   uint64 `json:"snapshot_term"`
+	SnapshotBytes  int    `json:"snapshot_bytes"`
+	FirstIndex     uint64 `json:"first_index"`
+	LastIndex      uint64 `json:"last_index"`
+	Entries        int    `json:"entries"`
+	LeftOut        int    `json:"entries_left_out"`
+	Files          int    `json:"files_in_source"`
+	EncryptedFiles int    `json:"encrypted_files_in_source"`
+	Encrypted      bool   `json:"encrypted"`
+
+	verb string
+}
+
+func (c *conversion) summarize(src *dgraph.Contents) *summary {
+	return &summary{
+		Source: c.src, Destination: c.dst, verb: c.verb,
+		RaftID: src.RaftID, GroupID: src.GroupID, Checkpoint: src.Checkpoint,
+		Term: src.HardState.GetTerm(), Vote: src.HardState.GetVote(),
+		Commit: src.HardState.GetCommit(), StoredCommit: src.HardState.GetCommit(),
+		SnapshotIndex: src.Snapshot.GetMetadata().GetIndex(), SnapshotTerm: src.Snapshot.GetMetadata().GetTerm(),
+		SnapshotBytes: len(src.Snapshot.GetData()),
+		FirstIndex:    src.First, LastIndex: src.Last, Entries: src.Count(),
+	}
+}
+
+// print writes the summary as a table, or as JSON.
+func (s *summary) print(out io.Writer, asJSON bool) error {
+	if asJSON {
+		e := json.NewEncoder(out)
+		e.SetIndent("", "  ")
+		return e.Encode(s)
+	}
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	row := func(name, format string, args ...any) {
+		_, _ = fmt.Fprintf(t, name+"\t"+format+"\n", args...) // Flush returns the error
+	}
+	row("source", "%s (%d entry files, %d of them encrypted)", s.Source, s.Files, s.EncryptedFiles)
+	row(s.verb+"ed to", "%s (%s)", s.Destination, map[bool]string{true: "encrypted", false: "not encrypted"}[s.Encrypted])
+	row("Raft ID, group ID", "%d, %d", s.RaftID, s.GroupID)
+	row("checkpoint", "%d", s.Checkpoint)
+	row("hard state", "term %d, vote %d, commit %d", s.Term, s.Vote, s.Commit)
+	if s.Commit != s.StoredCommit {
+		row("", "the source has commit %d, which is not between the snapshot and the last entry", s.StoredCommit)
+	}
+	if s.SnapshotIndex == 0 {
+		row("snapshot", "none")
+	} else {
+		row("snapshot", "index %d, term %d, %d bytes of data", s.SnapshotIndex, s.SnapshotTerm, s.SnapshotBytes)
+	}
+	if s.Entries == 0 {
+		row("entries", "none")
+	} else {
+		row("entries", "%d (%d to %d), all compared", s.Entries, s.FirstIndex, s.LastIndex)
+	}
+	row("left out", "%d entries that the snapshot covers", s.LeftOut)
+	return t.Flush()
+}

@@ -1,0 +1,303 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/dgraph"
+	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/dgraph/samples"
+	"github.com/seed-2fef92ad/raftwal/mmapwal"
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// succeed runs a command that is to succeed, and returns what it printed.
+func succeed(t *testing.T, args ...string) string {
+	t.Helper()
+	code, out, errs := execute(args...)
+	if code != exitOK || errs != "" {
+		t.Fatalf("%q: exit code %d\n%s", args, code, errs)
+	}
+	return out
+}
+
+// fingerprint returns names, sizes, times and bytes of all files in dir.
+func fingerprint(t *testing.T, dir string) string {
+	t.Helper()
+	var all strings.Builder
+	must(t, filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		h := sha256.New()
+		_, err = io.Copy(h, io.LimitReader(f, 4<<20))
+		fmt.Fprintf(&all, "%s %d %v %v %x\n", path, info.Size(), info.ModTime(), info.Mode(), h.Sum(nil))
+		return err
+	}))
+	return all.String()
+}
+
+// onlyThere reports an error unless dir holds these names.
+func onlyThere(t *testing.T, dir string, names ...string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	if strings.Join(got, " ") != strings.Join(names, " ") {
+		t.Errorf("%s holds %q, want %q", dir, got, names)
+	}
+}
+
+// TestImport: what Dgraph reads from a directory is what our log has.
+func TestImport(t *testing.T) {
+	for _, name := range samples.Names {
+		t.Run(name, func(t *testing.T) {
+			src, want := samples.Unpack(t, name)
+			before := fingerprint(t, src)
+			parent := t.TempDir()
+			dst := filepath.Join(parent, "log")
+			var s summary
+			must(t, json.Unmarshal([]byte(succeed(t, "import", "--from", "dgraph", "--json", src, dst)), &s))
+			if s.RaftID != want.RaftID || s.Commit != want.HardState.Commit || s.SnapshotIndex != want.Snapshot.Index ||
+				s.FirstIndex != want.FirstIndex || s.LastIndex != want.LastIndex || s.Entries != want.EntryCount || s.Encrypted {
+				t.Errorf("summary %+v", s)
+			}
+			onlyThere(t, parent, "log")
+			if after := fingerprint(t, src); after != before {
+				t.Errorf("the source was\n%sand is\n%s", before, after)
+			}
+			sameLog(t, src, "", dst, nil)
+			if got := openStats(t, dst, nil); !got.Recovery.Clean {
+				t.Error("the new log was not closed cleanly")
+			}
+		})
+	}
+}
+
+// sameLog compares a directory of Dgraph with a log.
+func sameLog(t *testing.T, dir, dirKey, log string, logKey []byte) {
+	t.Helper()
+	var key []byte
+	if dirKey != "" {
+		key = []byte(dirKey)
+	}
+	want, err := dgraph.Open(dir, key)
+	must(t, err)
+	wal, err := openSource(log, logKey)
+	must(t, err)
+	defer wal.Close()
+	got, err := contentsOf(wal)
+	must(t, err)
+	must(t, dgraph.Compare(&want.Contents, got, func(int) {}))
+	if first, err := wal.FirstIndex(); err != nil || first != want.First {
+		t.Errorf("first index %d, %v, want %d", first, err, want.First)
+	}
+}
+
+// openStats opens the log as its owner would.
+func openStats(t *testing.T, dir string, key []byte) mmapwal.Stats {
+	t.Helper()
+	wal, err := open(t, dir, key)
+	must(t, err)
+	return wal.Stats()
+}
+
+func TestImportTable(t *testing.T) {
+	src, _ := samples.Unpack(t, "rotated")
+	dst := t.TempDir() // empty
+	out := succeed(t, "import", "--from", "dgraph", src, dst)
+	for _, want := range []string{
+		"imported to", "not encrypted", "3, 1", "44000", "term 8, vote 1, commit 69990", "index 45000, term 5, 26 bytes",
+		"25000 (45001 to 70000), all compared", "15000 entries that the snapshot covers", "2 entry files",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	sameLog(t, src, "", dst, nil)
+}
+
+func TestImportEncrypted(t *testing.T) {
+	src, _ := samples.Unpack(t, samples.Encrypted)
+	parent, newKey := t.TempDir(), strings.Repeat("n", 32)
+	dst := filepath.Join(parent, "log")
+	for _, test := range []struct {
+		key, says string
+		code      int
+	}{
+		{"", "give Dgraph's encryption key with --key-file", exitFailed},
+		{strings.Repeat("w", 32), "does not open KEYREGISTRY", exitFailed},
+		{"short", "16, 24 or 32 bytes", exitUsage},
+	} {
+		args := []string{"import", "--from", "dgraph", src, dst}
+		if test.key != "" {
+			args = append(args, "--key-file", keyFile(t, test.key))
+		}
+		if code, _, errs := execute(args...); code != test.code || !strings.Contains(errs, test.says) {
+			t.Errorf("exit code %d, want %d and %q in: %s", code, test.code, test.says, errs)
+		}
+		onlyThere(t, parent)
+	}
+	var s summary
+	out := succeed(t, "import", "--from", "dgraph", src, dst, "--json",
+		"--key-file", keyFile(t, samples.EncryptedKey), "--new-key-file", keyFile(t, newKey+"\n"))
+	must(t, json.Unmarshal([]byte(out), &s))
+	if !s.Encrypted || s.Files != 3 || s.EncryptedFiles != 2 {
+		t.Errorf("summary %+v", s)
+	}
+	sameLog(t, src, samples.EncryptedKey, dst, []byte(newKey))
+	if got := openStats(t, dst, []byte(newKey)); !got.Encrypted || got.PlainFiles != 0 {
+		t.Errorf("stats %+v", got)
+	}
+	if _, err := openSource(dst, nil); !errors.Is(err, mmapwal.ErrKeyRequired) {
+		t.Errorf("without the key: %v", err)
+	}
+}
+
+// TestImportInterrupted: wherever it is stopped, nothing is left.
+func TestImportInterrupted(t *testing.T) {
+	src, want := samples.Unpack(t, "overwritten")
+	for _, at := range []int{1, 100, want.EntryCount, want.EntryCount + 1, 2*want.EntryCount - 1} {
+		parent := t.TempDir()
+		ctx, cancel := context.WithCancel(context.Background())
+		c := conversion{src: src, dst: filepath.Join(parent, "log"), verb: "import", errs: io.Discard}
+		c.step = func(done int) {
+			if done == at {
+				cancel()
+			}
+		}
+		if _, err := c.importDgraph(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("stopped at %d: %v", at, err)
+		}
+		onlyThere(t, parent)
+	}
+}
+
+// TestImportOfAChangingSource: something writes to it meanwhile.
+func TestImportOfAChangingSource(t *testing.T) {
+	src, _ := samples.Unpack(t, "small")
+	parent := t.TempDir()
+	c := conversion{src: src, dst: filepath.Join(parent, "log"), verb: "import", errs: io.Discard}
+	c.step = func(done int) {
+		if done == 50 {
+			f, err := os.OpenFile(filepath.Join(src, "wal.meta"), os.O_RDWR, 0)
+			must(t, err)
+			_, err = f.WriteAt([]byte{1}, 0) // the Raft ID
+			must(t, errors.Join(err, f.Close()))
+		}
+	}
+	if _, err := c.importDgraph(context.Background()); !errors.Is(err, dgraph.ErrDiffers) {
+		t.Errorf("error %v", err)
+	}
+	onlyThere(t, parent)
+}
+
+func TestImportRefuses(t *testing.T) {
+	src, _ := samples.Unpack(t, "small")
+	parent := t.TempDir()
+	dst := filepath.Join(parent, "log")
+	taken := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(taken, "file"), []byte("x"), 0o600))
+	damaged, _ := samples.Unpack(t, "small")
+	must(t, os.Truncate(filepath.Join(damaged, "00001.wal"), 1000))
+	log := t.TempDir()
+	wal, err := mmapwal.Init(log)
+	must(t, errors.Join(err, wal.Close()))
+
+	for name, test := range map[string]struct {
+		args []string
+		code int
+		says string
+	}{
+		"no arguments":       {[]string{"--from", "dgraph"}, exitUsage, "accepts 2 arg"},
+		"no --from":          {[]string{src, dst}, exitUsage, "\"from\" not set"},
+		"other --from":       {[]string{"--from", "etcd", src, dst}, exitUsage, "only dgraph"},
+		"no key file":        {[]string{"--from", "dgraph", src, dst, "--key-file", dst}, exitUsage, "no such file"},
+		"DST is not empty":   {[]string{"--from", "dgraph", src, taken}, exitUsage, "is not empty; it holds file"},
+		"DST is a file":      {[]string{"--from", "dgraph", src, filepath.Join(taken, "file")}, exitUsage, "not a directory"},
+		"DST in SRC":         {[]string{"--from", "dgraph", src, filepath.Join(src, "log")}, exitUsage, "which is only read"},
+		"DST is SRC":         {[]string{"--from", "dgraph", src, src}, exitUsage, "is not empty"},
+		"DST without parent": {[]string{"--from", "dgraph", src, filepath.Join(dst, "a", "b")}, exitUsage, "no such file"},
+		"no SRC":             {[]string{"--from", "dgraph", src + "x", dst}, exitFailed, "no such file"},
+		"a key for nothing":  {[]string{"--from", "dgraph", src, dst, "--key-file", keyFile(t, strings.Repeat("k", 32))}, exitFailed, "leave out the key"},
+		"a log of ours":      {[]string{"--from", "dgraph", log, dst}, exitFailed, "needs no import"},
+		"nothing":            {[]string{"--from", "dgraph", t.TempDir(), dst}, exitFailed, "not a raftwal directory of Dgraph"},
+		"damage":             {[]string{"--from", "dgraph", damaged, dst}, exitFailed, "00001.wal, offset 1000"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, out, errs := execute(append([]string{"import"}, test.args...)...)
+			if code != test.code || !strings.Contains(errs, test.says) || out != "" {
+				t.Errorf("exit code %d, want %d and %q in:\n%s%s", code, test.code, test.says, out, errs)
+			}
+			onlyThere(t, parent)
+			onlyThere(t, taken, "file")
+			onlyThere(t, src, "00001.wal", "wal.meta")
+		})
+	}
+}
+
+// TestImportClampsCommit: as Open does, and the summary says so.
+func TestImportClampsCommit(t *testing.T) {
+	src, dst := t.TempDir(), filepath.Join(t.TempDir(), "log")
+	e := &raftpb.Entry{Index: new(uint64(1)), Term: new(uint64(1)), Data: []byte("x")}
+	c := &dgraph.Contents{
+		HardState: &raftpb.HardState{Term: new(uint64(1)), Commit: new(uint64(9))}, Snapshot: new(raftpb.Snapshot), First: 1, Last: 1,
+		Entries: func(yield func(*raftpb.Entry, error) bool) { yield(e, nil) },
+	}
+	must(t, dgraph.Write(context.Background(), src, c, func(int) {}))
+	if out := succeed(t, "import", "--from", "dgraph", src, dst); !strings.Contains(out, "commit 1\n") || !strings.Contains(out, "the source has commit 9") {
+		t.Errorf("printed\n%s", out)
+	}
+	sameLog(t, src, "", dst, nil)
+}
+
+// TestImportThroughLink: a link to an empty directory stays a link.
+func TestImportThroughLink(t *testing.T) {
+	src, _ := samples.Unpack(t, "small")
+	dst, link := t.TempDir(), filepath.Join(t.TempDir(), "link")
+	must(t, os.Symlink(dst, link))
+	succeed(t, "import", "--from", "dgraph", src, link)
+	sameLog(t, src, "", dst, nil)
+}
+
+// TestMeterIsQuiet: no bar where there is no terminal.
+func TestMeterIsQuiet(t *testing.T) {
+	var errs bytes.Buffer
+	c := conversion{errs: &errs}
+	m := c.newMeter(&dgraph.Contents{First: 1, Last: 10})
+	m.started = m.started.Add(-2e9)
+	m.wrote(5)
+	m.compared(5)
+	m.close()
+	if errs.Len() > 0 || m.screen == nil {
+		t.Errorf("printed %q", errs.String())
+	}
+}
