@@ -71,6 +71,7 @@ cross:
 
 # A smoke run: that the benchmarks work, not how fast they are.
 bench:
+	cd bench && go vet ./... && go test ./... && go run . --smoke >/dev/null
 	go test ./mmapwal -run '^$$' -bench . -benchtime 20x -benchmem
 
 demo:
