@@ -10,8 +10,8 @@ import (
 )
 
 // Compact drops the entries up to i. The snapshot must cover them. Files without
-// live entries are removed in the background. It needs no space, so it works on
-// a full disk.
+// live entries are removed in the background. It is durable on return, under every
+// sync policy. It needs no space, so it works on a full disk.
 //
 // Errors: raft.ErrCompacted if the log begins behind i already; ErrInvalid (with
 // raft.ErrUnavailable beyond LastIndex) if i is beyond the snapshot; ErrPoisoned,

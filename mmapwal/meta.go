@@ -5,8 +5,10 @@ import "go.etcd.io/raft/v3/raftpb"
 // MetaInfo names a number in wal.meta.
 type MetaInfo int
 
-// The numbers that Uint reads and SetUint changes. The snapshot's are changed by
-// storing a snapshot only.
+// The numbers that Uint reads and SetUint changes. RaftId and GroupId are the
+// user's, to tell whose log this is; CheckpointIndex is, too, to note how far the
+// state machine has got; the log does not look at them. The snapshot's are
+// changed by storing a snapshot only.
 const (
 	RaftId MetaInfo = iota //nolint:revive // the name is Dgraph's
 	GroupId

@@ -12,8 +12,9 @@ import (
 // that may come back older, as raft allows. Under NoSync everything survives the
 // death of the process.
 //
-// Entries have consecutive indexes of at least 1, and terms of at least 1 that
-// do not fall. The first continues the log, or replaces the suffix that begins
+// Entries have consecutive indexes of at least 1, terms of at least 1 that do not
+// fall, types of 0 to 255, and at most 1 GiB of data each. A snapshot's conf state
+// has at most some 200 members. The first continues the log, or replaces the suffix that begins
 // at its index; entries that are compacted already are ignored. A snapshot is
 // newer than the present one. If the log has the entry at the snapshot's index
 // with the snapshot's term, the entries behind it are kept; if not, the snapshot
@@ -22,7 +23,8 @@ import (
 // there is an entry or a hard state.
 //
 // Errors: ErrInvalid, raft.ErrSnapOutOfDate and ErrNoSpace leave the log as it
-// was, and usable. ErrPoisoned leaves what is on the disk for the next Open to
+// was, and usable; so do *CorruptError and ErrFault, which say that the entry
+// before the first one cannot be read, or that a file was cut short. ErrPoisoned leaves what is on the disk for the next Open to
 // find: everything that was promised, and of this Save a prefix. ErrClosed,
 // ErrReadOnly.
 //

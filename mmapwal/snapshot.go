@@ -19,7 +19,7 @@ import (
 //
 // Errors: raft.ErrSnapOutOfDate if i is not beyond the present snapshot;
 // ErrInvalid and raft.ErrUnavailable if it is beyond LastIndex; ErrNoSpace, only
-// for data of 2,000 bytes and more; ErrPoisoned, ErrClosed, ErrReadOnly.
+// if the snapshot, conf state included, has 2,000 bytes and more; ErrPoisoned, ErrClosed, ErrReadOnly.
 func (d *DiskStorage) CreateSnapshot(i uint64, cs *raftpb.ConfState, data []byte) error {
 	d.writing.Lock()
 	defer d.writing.Unlock()

@@ -71,14 +71,15 @@ func (d *DiskStorage) Stats() Stats {
 	return s
 }
 
-// NumEntries returns how many entries can be read.
+// NumEntries returns how many entries can be read; of a closed log, how many could.
 func (d *DiskStorage) NumEntries() int {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return int(d.view.last - d.view.meta.Compacted.Index)
 }
 
-// NumLogFiles returns how many entry files with entries there are.
+// NumLogFiles returns how many entry files with entries there are, superseded and
+// compacted ones included; of a closed log, how many there were.
 func (d *DiskStorage) NumLogFiles() int {
 	d.mu.RLock()
 	defer d.mu.RUnlock()

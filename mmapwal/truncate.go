@@ -13,7 +13,7 @@ import (
 // appended to, when it is compacted. It is durable on return, under every sync
 // policy. An entry that is written anew below lastIdx has its data.
 //
-// Errors: ErrPoisoned, ErrClosed, ErrReadOnly, *CorruptError.
+// Errors: ErrPoisoned, ErrClosed, ErrReadOnly, *CorruptError, ErrFault.
 func (d *DiskStorage) TruncateEntriesUntil(lastIdx uint64) error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
