@@ -211,7 +211,7 @@ func (f *File) tailIndex(end int64) (x Index, ok bool, err error) {
 				break
 			}
 			record := s.data - dataOffset
-			if n > 0 && s.index != x.Last()+1 || record < next || record+RecordHeaderBytes > min(end, int64(len(mem))) {
+			if n > 0 && s.index != x.Last()+1 || record < next || record > min(end, int64(len(mem)))-RecordHeaderBytes {
 				return nil
 			}
 			x.add(s.index, s.term, s.typ, record)
