@@ -60,7 +60,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newDemo(), newDemoNode(), newRekey(), newImport(), newExport())
+	root.AddCommand(newDemo(), newDemoNode(), newInfo(), newDump(), newVerify(), newMap(), newRekey(), newImport(), newExport())
 	return root
 }
 

@@ -1,0 +1,312 @@
+package inspect
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/seed-2fef92ad/raftwal/entryfile"
+	"github.com/seed-2fef92ad/raftwal/internal/page"
+)
+
+// useSlots asks the slots which entries the damaged records have.
+func (s *scan) useSlots() {
+	if len(s.gaps) == 0 || len(s.entries) == 0 {
+		return
+	}
+	for k := range s.entries {
+		slot, ok := entryfile.InspectSlot(s.mem, uint64(k), s.header.Salt)
+		if !ok || slot.Index != s.first+uint64(k) {
+			continue
+		}
+		if e := s.entries[k]; s.inGap(slot.Record) && (e.record < 0 || s.records[e.record].Offset < slot.Record) {
+			s.entries[k] = entry{lost}
+		}
+	}
+}
+
+func (s *scan) inGap(at int64) bool {
+	return slices.ContainsFunc(s.gaps, func(g gap) bool { return g.from <= at && at < g.to })
+}
+
+// judgeGaps reports the damaged records, and what a crash has torn.
+func (s *scan) judgeGaps() {
+	for _, g := range s.gaps {
+		first, last := s.lostIn(g)
+		what := "the record is damaged"
+		switch {
+		case g.to-g.from > page.Size:
+			what = fmt.Sprintf("%d bytes hold no whole record", g.to-g.from)
+		case first == 0:
+			what = "a record is damaged, of no entry that counts"
+		}
+		s.add(Problem{Severity: Damage, Kind: KindRecord, Offset: g.from, Length: g.to - g.from, First: first, Last: last,
+			What: what + s.witness(g), Heal: healEntries})
+		s.paint(g.from, g.to, Damaged)
+	}
+	s.judgeRest()
+}
+
+// witness says why a gap in a file that is not sealed is no torn write.
+func (s *scan) witness(g gap) string {
+	m := &s.log.meta
+	switch {
+	case s.header.Sealed:
+		return ""
+	case m.Durable.File == s.file.Number && g.from < m.Durable.Offset:
+		return fmt.Sprintf("; all up to offset %d had been synced", m.Durable.Offset)
+	case s.later.vouches != "":
+		return fmt.Sprintf("; %s says that it had been synced", s.later.vouches)
+	}
+	return "; a later record says that it had been synced"
+}
+
+// judgeRest looks at what lies behind the records.
+func (s *scan) judgeRest() {
+	last, err := s.lastUsed(s.end, s.size)
+	if err != nil || last == 0 {
+		return
+	}
+	p := Problem{Severity: Note, Kind: KindTorn, Offset: s.end, Length: last - s.end}
+	switch {
+	case s.header.Sealed:
+		p.What, p.Heal = fmt.Sprintf("%d bytes behind the seal: a torn write that an earlier recovery dropped", p.Length), healNothing
+	case s.log.meta.Clean && s.log.Meta != nil:
+		p.Kind, p.What, p.Heal = KindStray, fmt.Sprintf("%d bytes behind the end of a log that was closed cleanly", p.Length), healNothing
+	default:
+		p.What, p.Heal = fmt.Sprintf("%d bytes behind the last whole record: a write under way, or torn by a crash", p.Length), healTorn
+	}
+	s.paint(s.end, last, Torn)
+	if s.log.opts.Check || !s.header.Sealed {
+		s.add(p)
+	}
+}
+
+// lostIn returns the live entries whose records were in a gap; 0 and 0 if there
+// are none.
+func (s *scan) lostIn(g gap) (first, last uint64) {
+	before := uint64(0)
+	for k, e := range s.entries {
+		i := s.first + uint64(k)
+		if e.record >= 0 {
+			if s.records[e.record].Offset < g.from {
+				before = i
+			}
+			continue
+		}
+		slot, ok := entryfile.InspectSlot(s.mem, uint64(k), s.header.Salt)
+		if ok && slot.Index == i && (slot.Record < g.from || slot.Record >= g.to) || e.record == cleared {
+			continue
+		}
+		if !ok && !s.between(k, g) {
+			continue
+		}
+		if first == 0 {
+			first = i
+		}
+		last = i
+	}
+	if first == 0 && !s.header.Sealed && g.to >= s.end {
+		return before + 1, before + 1 // what could stand there
+	}
+	return first, last
+}
+
+// between reports whether the lost entry k, whose slot does not help, may have
+// stood in g, going by the records of its neighbours.
+func (s *scan) between(k int, g gap) bool {
+	for n := k - 1; n >= 0; n-- {
+		if r := s.entries[n].record; r >= 0 {
+			if s.records[r].Offset > g.from {
+				return false
+			}
+			break
+		}
+	}
+	for n := k + 1; n < len(s.entries); n++ {
+		if r := s.entries[n].record; r >= 0 {
+			return s.records[r].Offset >= g.to
+		}
+	}
+	return true
+}
+
+// describe says which entries of the file count.
+func (s *scan) describe() {
+	f := s.file
+	f.Records, f.End = len(s.records)+len(s.spared), s.end
+	if len(s.entries) == 0 || s.foreign {
+		return
+	}
+	f.First, f.Last = s.first, s.last()
+	if s.later.cut != 0 {
+		f.Last = min(f.Last, s.later.cut-1)
+	}
+	f.First = max(f.First, s.log.meta.Compacted.Index+1)
+	if f.Last < f.First {
+		f.First, f.Last = 0, 0
+	}
+}
+
+// checkSeal compares the seal with the records.
+func (s *scan) checkSeal() {
+	p := &s.header.Seal
+	if n := len(s.records); n > 0 && len(s.gaps) == 0 && s.records[n-1].End() != p.End {
+		s.add(Problem{Severity: Damage, Kind: KindSeal, Offset: s.records[n-1].End(), Heal: healFile,
+			What: fmt.Sprintf("the seal says that the data ends at %d, but it ends at %d", p.End, s.records[n-1].End())})
+	}
+	if !p.HasDigest || len(s.gaps) > 0 || len(s.entries) == 0 || s.first != p.First {
+		return
+	}
+	for i := p.First; i <= p.Last; i++ {
+		r, state := s.at(i)
+		if state != 0 {
+			continue
+		}
+		if term := s.digestTerm(i); term != r.Term {
+			s.add(Problem{Severity: Damage, Kind: KindSeal, Offset: s.head, First: i, Last: i, Heal: healRebuilt,
+				What: fmt.Sprintf("the digest gives entry %d the term %d, its record %d", i, term, r.Term)})
+			return
+		}
+	}
+}
+
+// checkCleared: records are given back to the disk only after wal.meta says that
+// their data is cleared.
+func (s *scan) checkCleared() {
+	first, last := uint64(0), uint64(0)
+	for k, e := range s.entries {
+		i := s.first + uint64(k)
+		if e.record != cleared || s.file.First == 0 || i < s.file.First || i > s.file.Last || s.digestType(i) != 0 {
+			continue
+		}
+		r := entryfile.Record{Index: i}
+		if slot, ok := entryfile.InspectSlot(s.mem, uint64(k), s.header.Salt); ok {
+			r.Offset = slot.Record
+		}
+		if s.isCleared(r) {
+			continue
+		}
+		if first == 0 {
+			first = i
+		}
+		last = i
+	}
+	if first == 0 || s.log.Meta == nil {
+		return
+	}
+	s.add(Problem{Severity: Damage, Kind: KindForeign, Offset: s.head, First: first, Last: last, Heal: healFile,
+		What: "the records were given back to the disk, but wal.meta does not say that their data is cleared: one of the two is of another time"})
+}
+
+func (s *scan) digestTerm(i uint64) (term uint64) {
+	for _, run := range s.header.Seal.Terms {
+		if run.First <= i {
+			term = run.Term
+		}
+	}
+	return term
+}
+
+// digestType returns the type of an entry as the digest tells it.
+func (s *scan) digestType(i uint64) uint32 {
+	for _, o := range s.header.Seal.Others {
+		if o.Index == i {
+			return o.Type
+		}
+	}
+	return 0
+}
+
+// checkSlots compares the slots with the records.
+func (s *scan) checkSlots() {
+	clean := s.log.Meta != nil && s.log.meta.Clean
+	from, bad := -1, 0
+	for k := range len(s.entries) + 1 {
+		right := k == len(s.entries) || s.slotIsRight(k)
+		if !right {
+			bad++
+		}
+		if right && from >= 0 {
+			s.addSlots(from, k, clean)
+			from = -1
+		} else if !right && from < 0 {
+			from = k
+		}
+	}
+	if bad > 0 || !s.header.Sealed || s.foreign || len(s.entries) == 0 {
+		return
+	}
+	seal := &s.header.Seal
+	what := ""
+	switch {
+	case entryfile.InspectSlots(s.mem, seal.Count) != seal.SlotsSum:
+		what = "the slots in use do not have the checksum that the seal says"
+	case s.secrets != nil && !s.secrets.SlotsAuthentic(s.mem, seal):
+		s.log.addTampered(s.file.Name, 0, "the slots are not those that were sealed")
+		return
+	default:
+		return
+	}
+	s.file.IndexDamaged = true
+	s.add(Problem{Severity: Damage, Kind: KindSlots, Length: int64(seal.Count) * entryfile.SlotBytes, First: seal.First, Last: seal.Last, What: what, Heal: healRebuilt})
+}
+
+// slotIsRight compares a slot with the record, as far as there is one.
+func (s *scan) slotIsRight(k int) bool {
+	i := s.first + uint64(k)
+	slot, ok := entryfile.InspectSlot(s.mem, uint64(k), s.header.Salt)
+	if !ok || slot.Index != i {
+		return false
+	}
+	r, state := s.at(i)
+	switch state {
+	case cleared:
+		return !s.header.Seal.HasDigest || slot.Term == s.digestTerm(i) && slot.Type == s.digestType(i)
+	case lost:
+		return true
+	}
+	return slot.Term == r.Term && slot.Type == r.Type && slot.Record == r.Offset
+}
+
+// addSlots reports the slots [from, to).
+func (s *scan) addSlots(from, to int, clean bool) {
+	p := Problem{Severity: Damage, Kind: KindSlots, Offset: int64(from) * entryfile.SlotBytes, Length: int64(to-from) * entryfile.SlotBytes,
+		First: s.first + uint64(from), Last: s.first + uint64(to) - 1, What: "the slots do not show the records", Heal: healRebuilt}
+	switch {
+	case s.header.Sealed && (clean || p.First <= s.file.Last):
+		s.file.IndexDamaged = true
+	case s.header.Sealed: // a crash in Close leaves them
+		p.Severity, p.What = Note, "the slots do not show the records, which a later file supersedes"
+	case clean:
+		s.file.IndexDamaged = true
+	default:
+		p.Severity, p.What = Note, "the slots do not show the records yet, as after a crash"
+		p.Heal = "nothing to do: the next Open rebuilds them"
+	}
+	s.add(p)
+}
+
+// checkZeros looks for bytes where zeros belong.
+func (s *scan) checkZeros() error {
+	s.checkPadding()
+	slots := int64(len(s.entries)) * entryfile.SlotBytes
+	if !s.header.Sealed && !(s.log.Meta != nil && s.log.meta.Clean) {
+		slots = entryfile.MaxSlots * entryfile.SlotBytes // what they show is for Open to say
+	}
+	if s.header.Sealed {
+		slots = int64(s.header.Seal.Count) * entryfile.SlotBytes
+	}
+	if first, n := nonZero(s.mem[slots:entryfile.HeaderPages[0]]); n > 0 {
+		s.log.addStray(s.file.Name, slots+first, n)
+	}
+	return nil
+}
+
+// checkPadding looks at the bytes between records.
+func (s *scan) checkPadding() {
+	for _, r := range s.records {
+		if first, n := nonZero(s.mem[r.Padded():r.End()]); n > 0 {
+			s.log.addStray(s.file.Name, r.Padded()+first, n)
+		}
+	}
+}

@@ -1,0 +1,120 @@
+package inspect
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
+)
+
+// Severity tells damage from what a crash may leave, or is harmless otherwise.
+type Severity string
+
+// The severities.
+const (
+	Damage Severity = "damage"
+	Note   Severity = "note"
+)
+
+// Problem is one thing that was found.
+type Problem struct {
+	Severity Severity `json:"severity"`
+	Kind     string   `json:"kind"`             // a word for programs
+	File     string   `json:"file,omitempty"`   // base name
+	Offset   int64    `json:"offset"`           // bytes from the start of the file
+	Length   int64    `json:"length,omitempty"` // bytes; 0: not known
+	First    uint64   `json:"first,omitempty"`  // the entries affected; 0: none, or not known
+	Last     uint64   `json:"last,omitempty"`
+	What     string   `json:"what"`
+	Heal     string   `json:"heal,omitempty"`
+}
+
+// The kinds of problems.
+const (
+	KindName      = "name"      // of a file
+	KindMissing   = "missing"   // file
+	KindMeta      = "meta"      // page of wal.meta
+	KindHeader    = "header"    // page of an entry file
+	KindCut       = "cut-short" // file
+	KindForeign   = "foreign"   // file of another log, copy, number or time
+	KindChain     = "chain"     // of files
+	KindGap       = "gap"       // between the entries of two files
+	KindRecord    = "record"
+	KindOrder     = "order" // of records
+	KindSeal      = "seal"
+	KindSlots     = "slots"
+	KindTampered  = "tampered"
+	KindSnapshot  = "snapshot"
+	KindUnread    = "unreadable" // the system cannot read it
+	KindRefused   = "refused"    // by Open, for a reason not found here
+	KindUnclean   = "unclean"    // the log was not closed
+	KindTorn      = "torn"       // write
+	KindStray     = "stray"      // bytes where zeros belong
+	KindLeftover  = "leftover"   // of an interrupted creation or removal
+	KindSetAside  = "set-aside"  // .corrupt
+	KindUnknown   = "unknown"    // file
+	KindUnchecked = "unchecked"  // without a key
+	KindState     = "state"      // hard state or snapshot beside the entries
+)
+
+// How problems are healed.
+const (
+	healEntries  = "fetch the entries from another node of the group, or restore the file from a backup; KeepValidPrefix keeps what lies in front of the damage"
+	healRebuilt  = "nothing is lost: it is rebuilt from the records; opening and closing the log writes it anew"
+	healPage     = "nothing is lost: the other copy counts; opening the log for writing heals it"
+	healHeader   = "nothing is lost: the other page counts; the next change of the file's state writes it anew"
+	healFile     = "restore the file from a backup of the same time, or add the node to its group anew"
+	healNode     = "restore a backup, or add the node to its group anew"
+	healOpen     = "nothing to do: the next Open removes it"
+	healNothing  = "nothing to do: nothing reads it"
+	healTorn     = "nothing to do: it was never promised; the next Open drops it"
+	healSnapshot = "restore the file from a backup, have a snapshot sent by the leader, or add the node to its group anew"
+)
+
+func (p *Problem) place() string { return fmt.Sprintf("%s %s %d", p.Kind, p.File, p.Offset) }
+
+// add notes a problem.
+func (l *Log) add(p Problem) { l.Problems = append(l.Problems, p) }
+
+// addError notes what a package of the engine says about a file.
+func (l *Log) addError(kind, file, heal string, err error) {
+	p := Problem{Severity: Damage, Kind: kind, File: file, What: err.Error(), Heal: heal}
+	if where := (*corrupt.Error)(nil); errors.As(err, &where) {
+		p.Offset, p.First, p.Last, p.What = where.Offset, where.First, where.Last, where.Reason
+	} else {
+		p.Kind = KindUnread
+	}
+	l.add(p)
+}
+
+// Damaged reports whether there is damage, and not only notes.
+func (l *Log) Damaged() bool { return l.Count(Damage) > 0 }
+
+// Count returns how many problems of a severity there are.
+func (l *Log) Count(s Severity) (n int) {
+	for _, p := range l.Problems {
+		if p.Severity == s {
+			n++
+		}
+	}
+	return n
+}
+
+// sortProblems puts damage first, and then goes by place.
+func (l *Log) sortProblems() {
+	slices.SortStableFunc(l.Problems, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.Severity, b.Severity), cmp.Compare(a.File, b.File), cmp.Compare(a.Offset, b.Offset))
+	})
+}
+
+// keepSeenTwice drops the damage that an earlier look did not show: beside a live
+// owner a page may be half stored, or a file removed, at the moment of a look.
+func (l *Log) keepSeenTwice(earlier *Log) {
+	seen := make(map[string]bool)
+	for _, p := range earlier.Problems {
+		seen[p.place()] = true
+	}
+	l.Problems = slices.DeleteFunc(l.Problems, func(p Problem) bool { return p.Severity == Damage && !seen[p.place()] })
+}
