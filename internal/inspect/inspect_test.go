@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -136,12 +140,19 @@ func has(l *Log, kind string) bool {
 // TestFlips: whatever bit is flipped of what is in use, it is reported, in the
 // right file and place, as damage if the engine cannot do without it.
 func TestFlips(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 2))
+	seed, err := strconv.ParseUint(os.Getenv("SEED"), 10, 64)
+	if err != nil {
+		seed = 1
+	}
+	t.Logf("SEED=%d", seed)
+	r := rand.New(rand.NewPCG(seed, 2))
 	n := 15
 	if testing.Short() {
 		n = 4
 	}
-	for name, log := range built(t) {
+	logs := built(t)
+	for _, name := range slices.Sorted(maps.Keys(logs)) { // a seed tells all that happens
+		log := logs[name]
 		t.Run(name, func(t *testing.T) {
 			for _, m := range []damage.Moment{log.Now(), log.Moments[len(log.Moments)-4]} {
 				before := look(t, m.Image, log.Key, true)
@@ -183,8 +194,14 @@ func flip(t *testing.T, log *damage.Log, m damage.Moment, file string, at int64,
 		t.Fatalf("%s, %s at %d: not noticed: %+v", m.Name, file, at, l.Problems)
 	}
 	for _, p := range l.Problems {
+		if p.Kind == KindRefused && p.File == file {
+			return // a slot not in use that is no longer empty: Open takes Dgraph for its writer
+		}
 		if p.Kind == KindRefused {
 			t.Fatalf("%s, %s at %d: only Open noticed: %+v", m.Name, file, at, p)
+		}
+		if p.Severity == Damage && p.File == file && strings.HasSuffix(file, metafile.SnapshotSuffix) {
+			return // it counts as a whole: the header cannot tell which of its fields is wrong
 		}
 		if p.Severity == Damage && p.File == file && p.Offset <= at && (p.Length == 0 || at < p.Offset+p.Length) {
 			return
