@@ -1,5 +1,5 @@
 // Package cleanup decides which files are dead and removes them in the
-// background.
+// background, but for a few that are kept to be used again.
 //
 // A file is dead once wal.meta says so, durably: its number is below the first
 // live file's, or it holds a snapshot that a newer one replaced. Only then may
@@ -37,110 +37,146 @@ func FirstLive(files []File, compacted, next uint64) uint64 {
 	return next
 }
 
+// Dead is a file that is not needed any more.
+type Dead struct {
+	Name string // base name
+	// Spare is the name under which it may be kept to be used again; "": it may not.
+	Spare string
+	// Closed reports whether nobody reads the file any more.
+	Closed func() bool
+}
+
 // Remover removes files of one directory, one goroutine at a time and none while
-// there is nothing to do. Its methods may be called concurrently.
+// there is nothing to do. A few entry files it keeps as spares. Its methods may be
+// called concurrently.
 type Remover struct {
 	host host.Host
 	dir  string
 	log  *slog.Logger
 	// syncFailed is told when the directory could not be synced.
 	syncFailed func(error)
+	runner     *host.Runner
 
-	mu      sync.Mutex
-	idle    *sync.Cond // broadcast when running ends
-	running bool
-	queue   []string
-	failed  map[string]error
-	removed uint64
+	mu        sync.Mutex
+	queue     []Dead
+	failed    map[string]error
+	removed   uint64
+	spares    []string // base names, to be used again
+	maxSpares int
 }
 
-// NewRemover returns a Remover for dir. It reports failures to log, and a failed
-// sync of the directory to syncFailed as well.
-func NewRemover(h host.Host, dir string, log *slog.Logger, syncFailed func(error)) *Remover {
-	r := &Remover{host: h, dir: dir, log: log, syncFailed: syncFailed, failed: make(map[string]error)}
-	r.idle = sync.NewCond(&r.mu)
+// NewRemover returns a Remover for dir, which keeps up to maxSpares spare files. It
+// reports failures to log, and a failed sync of the directory to syncFailed as well.
+func NewRemover(h host.Host, dir string, maxSpares int, log *slog.Logger, syncFailed func(error)) *Remover {
+	r := &Remover{host: h, dir: dir, maxSpares: maxSpares, log: log, syncFailed: syncFailed, failed: make(map[string]error)}
+	r.runner = host.NewRunner(h, r.run)
 	return r
 }
 
-// Remove has the files with these base names removed soon, together with all
-// that failed before. It does not wait.
-func (r *Remover) Remove(names ...string) {
-	if r.enqueue(names) {
-		r.host.Go(r.run)
+// Remove has files removed soon, together with all that failed before. It does not
+// wait.
+func (r *Remover) Remove(dead ...Dead) {
+	if r.enqueue(dead) {
+		r.runner.Wake()
 	}
 }
 
-// enqueue reports whether a run has to be started.
-func (r *Remover) enqueue(names []string) bool {
+// enqueue reports whether there is something to do.
+func (r *Remover) enqueue(dead []Dead) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.queue = append(r.queue, names...)
+	r.queue = append(r.queue, dead...)
 	for name := range r.failed {
-		if !slices.Contains(r.queue, name) {
-			r.queue = append(r.queue, name)
+		if !slices.ContainsFunc(r.queue, func(d Dead) bool { return d.Name == name }) {
+			r.queue = append(r.queue, Dead{Name: name})
 		}
 	}
-	if len(r.queue) == 0 || r.running {
-		return false
-	}
-	r.running = true
-	return true
+	return len(r.queue) > 0
 }
 
 // Wait returns when nothing is being removed any more.
-func (r *Remover) Wait() {
+func (r *Remover) Wait() { r.runner.Wait() }
+
+// AddSpares takes spare files that are there under these names; those beyond the
+// limit are removed.
+func (r *Remover) AddSpares(names ...string) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	for r.running {
-		r.idle.Wait()
+	room := min(len(names), r.maxSpares-len(r.spares))
+	r.spares = append(r.spares, names[:room]...)
+	r.mu.Unlock()
+	for _, name := range names[room:] {
+		r.Remove(Dead{Name: name})
 	}
 }
 
-// Stats says what has been removed, and what could not be.
+// TakeSpare returns the name of a spare file, which is the caller's from then on; ""
+// if there is none.
+func (r *Remover) TakeSpare() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.spares) == 0 {
+		return ""
+	}
+	name := r.spares[0]
+	r.spares = r.spares[1:]
+	return name
+}
+
+// Stats says what has been removed, what could not be, and what was kept.
 type Stats struct {
 	Removed uint64           // files
 	Failed  map[string]error // by base name
+	Spares  int              // files kept to be used again
 }
 
 // Stats returns a copy of the current figures.
 func (r *Remover) Stats() Stats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := Stats{Removed: r.removed, Failed: make(map[string]error, len(r.failed))}
+	s := Stats{Removed: r.removed, Failed: make(map[string]error, len(r.failed)), Spares: len(r.spares)}
 	for name, err := range r.failed {
 		s.Failed[name] = err
 	}
 	return s
 }
 
+// run removes what is queued. A file is a spare, to be cleared and used, only when its
+// name is durable: until then a crash can bring it back under its old one.
 func (r *Remover) run() {
-	for {
-		names := r.take()
-		if names == nil {
-			return
-		}
-		for _, name := range names {
-			r.note(name, r.host.FS.Remove(filepath.Join(r.dir, name)))
-		}
-		if err := r.host.FS.SyncDir(r.dir); err != nil {
-			r.log.Error("raftwal: directory not synced after removals", "dir", r.dir, "err", err)
-			r.syncFailed(err)
-		}
+	queue, room := r.take()
+	if len(queue) == 0 {
+		return
 	}
+	var kept []string
+	for _, d := range queue {
+		if len(kept) < room && r.keep(d) {
+			kept = append(kept, d.Spare)
+			continue
+		}
+		r.note(d.Name, r.host.FS.Remove(filepath.Join(r.dir, d.Name)))
+	}
+	if err := r.host.FS.SyncDir(r.dir); err != nil {
+		r.log.Error("raftwal: directory not synced after removals", "dir", r.dir, "err", err)
+		r.syncFailed(err)
+		return
+	}
+	r.AddSpares(kept...)
 }
 
-// take returns the queued names, or nil when there are none: then it has ended
-// the run.
-func (r *Remover) take() []string {
+// keep gives a dead file its name as a spare, and reports whether it has it.
+func (r *Remover) keep(d Dead) bool {
+	if d.Spare == "" || !d.Closed() {
+		return false
+	}
+	return r.host.FS.Rename(filepath.Join(r.dir, d.Name), filepath.Join(r.dir, d.Spare)) == nil
+}
+
+// take returns what is queued, and how many spares may still be kept.
+func (r *Remover) take() (queue []Dead, room int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	names := r.queue
-	r.queue = nil
-	if names == nil {
-		r.running = false
-		r.idle.Broadcast()
-	}
-	return names
+	queue, r.queue = r.queue, nil
+	return queue, r.maxSpares - len(r.spares)
 }
 
 func (r *Remover) note(name string, err error) {

@@ -59,6 +59,14 @@ type remover struct {
 	syncErrs []error
 }
 
+// named are files that cannot be kept.
+func named(names ...string) (dead []cleanup.Dead) {
+	for _, name := range names {
+		dead = append(dead, cleanup.Dead{Name: name})
+	}
+	return dead
+}
+
 func newRemover(t *testing.T, files ...string) *remover {
 	t.Helper()
 	r := &remover{dir: t.TempDir()}
@@ -71,7 +79,7 @@ func newRemover(t *testing.T, files ...string) *remover {
 	log := slog.New(slog.NewTextHandler(&r.log, nil)) // its handler locks
 	h := host.OS()
 	h.FS = r.fsys
-	r.Remover = cleanup.NewRemover(h, r.dir, log, func(err error) {
+	r.Remover = cleanup.NewRemover(h, r.dir, 2, log, func(err error) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.syncErrs = append(r.syncErrs, err)
@@ -103,7 +111,7 @@ func TestRemove(t *testing.T) {
 	if n := r.fsys.Total(); n != 0 {
 		t.Errorf("%d operations without a name", n)
 	}
-	r.Remove("a", "c", "gone already")
+	r.Remove(named("a", "c", "gone already")...)
 	r.Wait()
 	r.wantFiles(t, "b")
 	if s := r.Stats(); s.Removed != 3 || len(s.Failed) != 0 {
@@ -125,7 +133,7 @@ func TestFailureIsTriedAgain(t *testing.T) {
 		}
 		return nil
 	})
-	r.Remove("a", "b")
+	r.Remove(named("a", "b")...)
 	r.Wait()
 	r.wantFiles(t, "a", "c")
 	s := r.Stats()
@@ -134,7 +142,7 @@ func TestFailureIsTriedAgain(t *testing.T) {
 	}
 	s.Failed["x"] = nil // a copy
 
-	r.Remove("c") // and a, in vain
+	r.Remove(named("c")...) // and a, in vain
 	r.Wait()
 	r.wantFiles(t, "a")
 	if n := strings.Count(r.log.String(), "dead file not removed"); n != 1 {
@@ -153,9 +161,9 @@ func TestFailureIsTriedAgain(t *testing.T) {
 func TestGivenAgainWhileFailed(t *testing.T) {
 	r := newRemover(t, "a")
 	r.hook.Set(vfstest.FailNth(1, syscall.EIO, vfstest.OpRemove))
-	r.Remove("a")
+	r.Remove(named("a")...)
 	r.Wait()
-	r.Remove("a")
+	r.Remove(named("a")...)
 	r.Wait()
 	if n := r.fsys.Count(vfstest.OpRemove); n != 2 {
 		t.Errorf("%d removals, want 2", n)
@@ -166,7 +174,7 @@ func TestGivenAgainWhileFailed(t *testing.T) {
 func TestRemovedBehindItsBack(t *testing.T) {
 	r := newRemover(t, "a")
 	r.hook.Set(vfstest.FailNth(1, syscall.EIO, vfstest.OpRemove))
-	r.Remove("a")
+	r.Remove(named("a")...)
 	r.Wait()
 	if err := os.Remove(filepath.Join(r.dir, "a")); err != nil {
 		t.Fatal(err)
@@ -181,7 +189,7 @@ func TestRemovedBehindItsBack(t *testing.T) {
 func TestSyncFailureIsReported(t *testing.T) {
 	r := newRemover(t, "a", "b")
 	r.hook.Set(vfstest.FailNth(1, syscall.EIO, vfstest.OpSyncDir))
-	r.Remove("a")
+	r.Remove(named("a")...)
 	r.Wait()
 	if len(r.syncErrs) != 1 || !vfs.SyncFailed(r.syncErrs[0]) || !errors.Is(r.syncErrs[0], syscall.EIO) {
 		t.Errorf("reported %v, want one failed sync", r.syncErrs)
@@ -189,7 +197,7 @@ func TestSyncFailureIsReported(t *testing.T) {
 	if !strings.Contains(r.log.String(), "not synced") {
 		t.Errorf("not logged:\n%s", &r.log)
 	}
-	r.Remove("b")
+	r.Remove(named("b")...)
 	r.Wait()
 	r.wantFiles(t)
 	if len(r.syncErrs) != 1 {
@@ -208,9 +216,9 @@ func TestRemoveDoesNotWait(t *testing.T) {
 		}
 		return nil
 	})
-	r.Remove("a")
+	r.Remove(named("a")...)
 	<-begun
-	r.Remove("b") // queued
+	r.Remove(named("b")...) // queued
 	if s := r.Stats(); s.Removed != 0 {
 		t.Errorf("%+v, want nothing removed so far", s)
 	}
@@ -238,7 +246,7 @@ func TestConcurrentUse(t *testing.T) {
 	for w := range workers {
 		wg.Go(func() {
 			for i := range each {
-				r.Remove(names[w*each+i])
+				r.Remove(named(names[w*each+i])...)
 				_ = r.Stats()
 				if i%7 == 0 {
 					r.Wait()

@@ -15,7 +15,7 @@ import (
 // Room returns how many of the entries es, and how many bytes of records, the
 // file still takes in its slots and its data region. es may replace a suffix.
 func (f *File) Room(es []*raftpb.Entry) (count int, bytes int64) {
-	if f.header.Sealed || len(es) == 0 {
+	if f.Sealed() || len(es) == 0 {
 		return 0, 0
 	}
 	slots := f.index.Len()
@@ -24,7 +24,7 @@ func (f *File) Room(es []*raftpb.Entry) (count int, bytes int64) {
 	} else if slots > 0 && first != f.index.Last()+1 {
 		return 0, 0 // replaces a suffix that starts in an older file
 	}
-	return fit(es, int(slots), f.header.Size-f.end, f.secret.overhead())
+	return fit(es, int(slots), f.header.Size-f.end.Load(), f.secret.overhead())
 }
 
 // Fit returns how many of es the empty file that s describes takes, and how many
@@ -33,8 +33,9 @@ func (s *Spec) Fit(es []*raftpb.Entry) (count int, bytes int64) {
 	return fit(es, 0, s.DataBytes, s.overhead())
 }
 
-// RecordBytes returns what an entry with n bytes of data takes in the file.
-func (s *Spec) RecordBytes(n int) int64 { return RecordBytes(n + s.overhead()) }
+// Hold returns how many bytes of records a file has to take that is to hold an
+// entry with n bytes of data, and the record that ends it.
+func (s *Spec) Hold(n int) int64 { return RecordBytes(n+s.overhead()) + RecordBytes(s.overhead()) }
 
 func (s *Spec) overhead() int {
 	if s.Keys == nil {
@@ -43,7 +44,9 @@ func (s *Spec) overhead() int {
 	return encryption.TagBytes
 }
 
+// fit leaves room for the record that ends the file.
 func fit(es []*raftpb.Entry, slots int, free int64, overhead int) (count int, bytes int64) {
+	free -= RecordBytes(overhead)
 	for _, e := range es {
 		n := RecordBytes(len(e.GetData()) + overhead)
 		if slots+count == MaxSlots || bytes+n > free {
@@ -55,17 +58,16 @@ func fit(es []*raftpb.Entry, slots int, free int64, overhead int) (count int, by
 	return count, bytes
 }
 
-// Reserve makes blocks and pages ready for dataBytes of records of count
-// entries, which Room granted. ENOSPC or a fault says that the disk is full;
-// nothing has changed then, and it can be tried again.
+// Reserve makes room for dataBytes of records of count entries, which Room granted,
+// and for the one that ends the file. ENOSPC or a fault says that the disk is full,
+// a *corrupt.Error that somebody has cut the file short; nothing has changed then,
+// and it can be tried again.
 func (f *File) Reserve(dataBytes int64, count int) error {
-	if want := roundUp(f.end+dataBytes, page.Size); want > f.reserved {
-		step := min(max(want, f.reserved+dataStep), f.header.Size)
-		err := f.reserveData(step)
-		if step > want && isFull(err) {
-			err = f.reserveData(want) // there may be room for this much
-		}
-		if err != nil {
+	if err := f.reserve(f.end.Load() + dataBytes + RecordBytes(f.secret.overhead())); err != nil {
+		return err
+	}
+	if f.synced {
+		if err := f.checkLength(); err != nil {
 			return err
 		}
 	}
@@ -74,22 +76,58 @@ func (f *File) Reserve(dataBytes int64, count int) error {
 		return nil
 	}
 	want = min(max(want, f.slotsEnd+slotStep), headerPage0)
-	if err := f.mem.Populate(f.slotsEnd, want-f.slotsEnd); err != nil {
+	if err := f.populate(f.slotsEnd, want-f.slotsEnd); err != nil {
 		return f.explainFault(err)
 	}
 	f.slotsEnd = want
 	return nil
 }
 
-func (f *File) reserveData(to int64) error {
-	if err := f.file.Reserve(f.reserved, to-f.reserved); err != nil {
+func (f *File) reserve(to int64) error {
+	if to <= f.reserved.Load() {
+		return nil
+	}
+	f.growing.Lock() // it may be growing at this moment
+	defer f.growing.Unlock()
+	want, from := min(roundUp(to, page.Size), f.header.Size), f.reserved.Load()
+	if want <= from {
+		return nil
+	}
+	step := min(max(want, from+dataStep), f.header.Size)
+	err := f.grow(from, step)
+	if step > want && isFull(err) {
+		err = f.grow(from, want) // there may be room for this much
+	}
+	return err
+}
+
+// grow makes blocks for the records of [from, to), and pages where stores need
+// them; growing is held.
+func (f *File) grow(from, to int64) error {
+	if err := f.file.Reserve(from, to-from); err != nil {
 		return err
 	}
-	if err := f.mem.Populate(f.reserved, to-f.reserved); err != nil {
-		return f.explainFault(err)
+	if !f.synced {
+		if err := f.populate(from, to-from); err != nil {
+			return f.explainFault(err)
+		}
+		f.ready.Store(to)
 	}
-	f.reserved = to
+	f.reserved.Store(to)
 	return nil
+}
+
+// checkLength: WriteAt would quietly lengthen a file that somebody has cut short.
+func (f *File) checkLength() error {
+	size, err := f.file.Size()
+	if err != nil || size >= f.header.Size {
+		return err
+	}
+	return f.cutShort(size)
+}
+
+func (f *File) cutShort(size int64) error {
+	return corrupt.At(f.path, size, "cut short while in use: %d bytes of %d are left", size, f.header.Size)
 }
 
 // explainFault tells a file that somebody has cut short from a full disk.
@@ -98,7 +136,7 @@ func (f *File) explainFault(err error) error {
 	if !errors.Is(err, vfs.ErrFault) || sizeErr != nil || size >= f.header.Size {
 		return err
 	}
-	return fmt.Errorf("%w (%w)", corrupt.At(f.path, size, "cut short while in use: %d bytes of %d are left", size, f.header.Size), err)
+	return fmt.Errorf("%w (%w)", f.cutShort(size), err)
 }
 
 func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
@@ -114,22 +152,46 @@ func (f *File) Append(es []*raftpb.Entry) error {
 	slotsBefore := f.index.Len()
 	f.index.truncate(es[0].GetIndex())
 	kept := f.index.Len()
+	end := f.end.Load()
 	for _, e := range es {
-		r := recordOf(e, f.durable, f.secret.overhead())
-		if err := f.storeRecord(r, e.GetData()); err != nil {
+		r := recordOf(e, f.durable.Load(), f.secret.overhead())
+		if err := f.storeRecord(r, e.GetData(), end); err != nil {
 			return err
 		}
-		f.index.add(r.index, r.term, uint32(r.typ), f.end)
-		f.end += r.bytes()
+		f.index.add(r.index, r.term, uint32(r.typ), end)
+		end += r.bytes()
 	}
+	if err := f.flush(end); err != nil {
+		return err
+	}
+	f.end.Store(end)
 	return f.storeSlots(kept, max(slotsBefore, f.index.Len()))
+}
+
+// Terminate appends the record that says that no more follow, for which Reserve
+// made room. It is durable with the next Sync.
+func (f *File) Terminate() error {
+	r := record{flags: flagEnd, term: 1, index: 1, mark: f.durable.Load(), payload: uint32(f.secret.overhead())}
+	if last := f.index.Last(); last != 0 {
+		r.index, r.term = last, f.index.Term(last)
+	}
+	end := f.end.Load()
+	if err := f.storeRecord(r, nil, end); err != nil {
+		return err
+	}
+	end += r.bytes()
+	if err := f.flush(end); err != nil {
+		return err
+	}
+	f.end.Store(end)
+	return nil
 }
 
 // storeRecord stores a record at the end: in one piece if it is small, the
 // payload from where it is if not.
-func (f *File) storeRecord(r record, data []byte) error {
+func (f *File) storeRecord(r record, data []byte, at int64) error {
 	r.encode(f.buf[:])
-	payload, err := f.secret.seal(f.buf[RecordHeaderBytes:], f.end, data, f.buf[:RecordHeaderBytes])
+	payload, err := f.secret.seal(f.buf[RecordHeaderBytes:], at, data, f.buf[:RecordHeaderBytes])
 	if err != nil {
 		return err
 	}
@@ -138,17 +200,55 @@ func (f *File) storeRecord(r record, data []byte) error {
 	if total <= int64(len(f.buf)) {
 		n := RecordHeaderBytes + copy(f.buf[RecordHeaderBytes:], payload)
 		clear(f.buf[n:total])
-		return f.mem.Store(f.end, f.buf[:total])
+		return f.put(at, f.buf[:total])
 	}
-	if err := f.mem.Store(f.end, f.buf[:RecordHeaderBytes]); err != nil {
+	if err := f.put(at, f.buf[:RecordHeaderBytes]); err != nil {
 		return err
 	}
-	if err := f.mem.Store(f.end+RecordHeaderBytes, payload); err != nil {
+	if err := f.put(at+RecordHeaderBytes, payload); err != nil {
 		return err
 	}
 	used := RecordHeaderBytes + int64(len(payload))
 	clear(f.buf[:recordAlign])
-	return f.mem.Store(f.end+used, f.buf[:total-used])
+	return f.put(at+used, f.buf[:total-used])
+}
+
+// maxOut is how many bytes of records are collected before they are written.
+const maxOut = 64 << 10
+
+// put stores p at the offset at, behind what was put before. What is going to be
+// synced at once is collected, and written with WriteAt: that takes no page faults,
+// and dirties the blocks it writes to only, where a store dirties a whole folio of
+// the page cache. What is not is stored, without a system call.
+func (f *File) put(at int64, p []byte) error {
+	if !f.synced {
+		return f.store(at, p)
+	}
+	for len(p) > 0 {
+		if len(f.out) == 0 && len(p) >= maxOut {
+			_, err := f.file.WriteAt(p, at)
+			return err
+		}
+		n := min(maxOut-len(f.out), len(p))
+		f.out = append(f.out, p[:n]...)
+		p, at = p[n:], at+int64(n)
+		if len(f.out) == maxOut {
+			if err := f.flush(at); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// flush writes what was collected, which ends at the offset end.
+func (f *File) flush(end int64) error {
+	if len(f.out) == 0 {
+		return nil
+	}
+	_, err := f.file.WriteAt(f.out, end-int64(len(f.out)))
+	f.out = f.out[:0]
+	return err
 }
 
 // storeSlots stores the slots [from, to); those without an entry become zero.
@@ -164,7 +264,7 @@ func (f *File) storeSlots(from, to uint64) error {
 				clear(p)
 			}
 		}
-		if err := f.mem.Store(int64(from)*SlotBytes, f.buf[:n*SlotBytes]); err != nil {
+		if err := f.store(int64(from)*SlotBytes, f.buf[:n*SlotBytes]); err != nil {
 			return err
 		}
 		from += n
@@ -172,16 +272,23 @@ func (f *File) storeSlots(from, to uint64) error {
 	return nil
 }
 
-// Sync makes the records durable: one sync of one contiguous range, and none if
-// there is nothing new. After an error nothing of this file may be trusted or
+// Unsynced returns how many bytes of records were not synced yet.
+func (f *File) Unsynced() int64 { return f.end.Load() - max(f.durable.Load(), DataStart) }
+
+// Sync makes the records durable that were appended before it began: one sync of
+// one contiguous range, and none if there is nothing new. The records of earlier
+// files are durable already. After an error nothing of this file may be trusted or
 // synced again before the next Open.
 func (f *File) Sync() error {
-	if f.durable == f.end {
+	f.syncing.Lock()
+	defer f.syncing.Unlock()
+	from, to := max(f.durable.Load(), DataStart), f.end.Load()
+	if from == to {
 		return nil
 	}
-	if err := f.mem.Sync(f.durable, f.end-f.durable); err != nil {
+	if err := f.sync(from, to-from); err != nil {
 		return err
 	}
-	f.durable = f.end
+	f.durable.Store(to)
 	return nil
 }

@@ -177,7 +177,7 @@ func TestClearRefused(t *testing.T) {
 		}
 	}
 	f := reopen(t, terms)
-	if f.header.Seal.HasDigest {
+	if f.sealed().HasDigest {
 		t.Error("there is a digest")
 	}
 	zero(t, f, 0, SlotBytes)

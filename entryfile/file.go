@@ -6,9 +6,10 @@
 // later record wins. The slots are an index of the live entries, rebuilt from
 // the records when they are damaged or did not reach the disk.
 //
-// A file's life: Prepare (temporary name), Publish (real name), Append and Sync,
-// Seal. A sealed file takes no more entries. After a crash, Scan finds the end
-// of the records, and Recover makes it the file's end for good.
+// A file's life: Prepare or Reuse (temporary name), Publish (real name), Append and
+// Sync, Terminate (its last record), Seal. A sealed file takes no more entries.
+// After a crash, Scan finds the end of the records, and Recover makes it the file's
+// end for good.
 package entryfile
 
 import (
@@ -32,36 +33,51 @@ type Spec struct {
 	Salt         uint32 // random
 	PrevSalt     uint32 // of the file before it
 	PrevSealed   bool   // that one will be sealed before Publish
-	DataBytes    int64  // capacity for records
+	DataBytes    int64  // capacity for records, the one that ends the file included
+	Synced       bool   // each append is going to be synced
 
 	Keys   *encryption.DirectoryKey // nil: not encrypted
 	Random io.Reader                // for the data key
 }
 
-// File is an entry file. Those methods that write must not run concurrently with
-// each other; those that read (Locate, Measure, Fill) may run beside them and
-// each other, while the file is pinned, except beside Recover and Reseal.
+// File is an entry file. Append, Terminate and Reserve are the writer's, one call
+// at a time. Sync, Ready and ReadyAhead may run beside them and each other. So may
+// those that read (Locate, Measure, Fill), while the file is pinned, except beside
+// Recover and Reseal. After Terminate, Seal may run beside the readers.
 type File struct {
-	fsys   vfs.FS
-	dir    string
-	path   string
-	file   vfs.File
-	mem    vfs.Mapping
-	header Header
-	page   int64   // offset of the header page that counts
-	secret *secret // nil: not encrypted
+	fsys     vfs.FS
+	dir      string
+	path     string
+	readOnly bool
+	synced   bool     // records are written with WriteAt: see put
+	file     vfs.File // nil: not open at the moment
+	header   Header   // but for the seal, as it was made
+	page     int64    // offset of the header page that counts
+	secret   *secret  // nil: not encrypted
 
-	index    Index // live entries; empty once sealed
-	end      int64 // of the records
-	durable  int64 // the records before it were synced
-	reserved int64 // the data region has blocks and pages up to here
-	slotsEnd int64 // the slots have pages up to here; beyond, they are zero
-	stale    bool  // slots or seal must be written anew
-	restored bool  // the header page that counts is known to be on the disk
+	mapping sync.Mutex // held while the file is being mapped
+	mem     atomic.Pointer[vfs.Mapping]
+	seal    atomic.Pointer[Seal]  // nil: not sealed
+	broken  atomic.Pointer[error] // of the first sync that failed
+
+	index    Index        // live entries; empty once sealed
+	end      atomic.Int64 // of the records
+	slotsEnd int64        // the slots have pages up to here; beyond, they are zero
+	stale    bool         // slots or seal must be written anew
+	restored bool         // the header page that counts is known to be on the disk
+
+	syncing sync.Mutex   // held while records are being synced
+	durable atomic.Int64 // the records before it were synced, and all earlier files; 0: those may not be
+
+	growing  sync.Mutex   // held while space is being made
+	beside   *beside      // nil: not open
+	reserved atomic.Int64 // the data region has blocks up to here, and pages if stores need them
+	ready    atomic.Int64 // it costs no more than it must to write up to here
 
 	punched atomic.Int64 // records that start below it may be gone, but for those of Seal.Others
 
 	buf     [page.Size]byte // for records, slots and headers on their way
+	out     []byte          // records that are going to be written
 	refs    atomic.Int64
 	healing sync.Mutex
 	healed  atomic.Pointer[Index] // of a sealed file with damaged slots
@@ -69,31 +85,45 @@ type File struct {
 	slotsChecked atomic.Bool // of a sealed encrypted file
 }
 
-// Sizes of the steps in which space is made ready, in bytes.
+// Sizes of the steps in which space is made, in bytes.
 const (
 	dataStep = 1 << 20
 	slotStep = 64 << 10
 )
 
+// newFile returns the file that spec describes, empty.
+func newFile(fsys vfs.FS, dir string, spec *Spec) (f *File, err error) {
+	f = &File{
+		fsys: fsys, dir: dir, path: filepath.Join(dir, Name(spec.Number)), synced: spec.Synced,
+		header: Header{
+			Number: spec.Number, Prev: spec.Prev, LogID: spec.LogID, Salt: spec.Salt, PrevSalt: spec.PrevSalt, PrevSealed: spec.PrevSealed,
+			Size: SizeFor(spec.DataBytes),
+		},
+		page: headerPage1, restored: true,
+	}
+	f.end.Store(DataStart)
+	f.reserved.Store(DataStart)
+	f.ready.Store(DataStart)
+	if spec.PrevSealed || spec.Prev == 0 {
+		f.durable.Store(DataStart)
+	}
+	f.refs.Store(1)
+	if f.secret, err = newSecret(spec); f.secret != nil {
+		f.header.WrappedKey = f.secret.wrapped
+	}
+	return f, err
+}
+
+// SizeFor returns the size of a file that takes dataBytes of records, in bytes.
+func SizeFor(dataBytes int64) int64 { return DataStart + roundUp(dataBytes, page.Size) }
+
 // Prepare makes an empty file under a temporary name, with room for dataBytes of
 // records of count entries, its header durable. On an error it leaves nothing
 // behind; ENOSPC says that the disk is full.
 func Prepare(fsys vfs.FS, dir string, spec Spec, dataBytes int64, count int) (_ *File, err error) {
-	f := &File{
-		fsys: fsys, dir: dir, path: filepath.Join(dir, Name(spec.Number)),
-		header: Header{
-			Number: spec.Number, Prev: spec.Prev, LogID: spec.LogID, Salt: spec.Salt, PrevSalt: spec.PrevSalt, PrevSealed: spec.PrevSealed,
-			Size: DataStart + roundUp(spec.DataBytes, page.Size),
-		},
-		page: headerPage1, end: DataStart, durable: DataStart, reserved: DataStart,
-		restored: true,
-	}
-	f.refs.Store(1)
-	if f.secret, err = newSecret(&spec); err != nil {
+	f, err := newFile(fsys, dir, &spec)
+	if err != nil {
 		return nil, err
-	}
-	if f.secret != nil {
-		f.header.WrappedKey = f.secret.wrapped
 	}
 	if f.file, err = vfs.CreateAnew(fsys, f.temporary()); err != nil {
 		return nil, err
@@ -109,17 +139,20 @@ func Prepare(fsys vfs.FS, dir string, spec Spec, dataBytes int64, count int) (_ 
 	if err := f.file.Reserve(0, DataStart); err != nil {
 		return nil, err
 	}
-	if f.mem, err = f.file.Map(f.header.Size); err != nil {
+	if _, err := f.memory(); err != nil {
 		return nil, err
 	}
-	if err := f.mem.Populate(headerPage0, DataStart-headerPage0); err != nil {
+	if err := f.populate(headerPage0, DataStart-headerPage0); err != nil {
 		return nil, err
 	}
 	// At least the first step is taken here, so that the first Append need not.
 	if err := f.Reserve(max(dataBytes, 1), max(count, 1)); err != nil {
 		return nil, err
 	}
-	if err := f.storeHeader(); err != nil {
+	if err := f.makeReady(f.mem.Load(), DataStart, f.reserved.Load()); err != nil {
+		return nil, err
+	}
+	if err := f.storeHeader(nil); err != nil {
 		return nil, err
 	}
 	return f, f.file.Sync()
@@ -138,20 +171,22 @@ func (f *File) Publish() error {
 	return f.fsys.SyncDir(f.dir)
 }
 
-// Discard removes a prepared file that was not published.
+// Discard removes a prepared file that is not used.
 func (f *File) Discard() {
 	_ = f.Release()
 	_ = f.fsys.Remove(f.temporary()) // else the next Open removes it
+	_ = f.fsys.Remove(f.path)        // if it was published; Open removes empty files, too
 }
 
 // Open opens the file with the given number of log logID and reads its header.
-// It changes nothing on disk. A sealed file can be read at once; another needs
-// Scan or Continue first. keys are needed for an encrypted file.
+// It changes nothing on disk. A sealed file can be read at once, and is mapped when
+// it is, or now if it is open for reading only: the owner may remove it. Another
+// needs Scan or Continue first. keys are needed for an encrypted file.
 //
 // Damage, a cut and a file of another log are a *corrupt.Error;
 // encryption.ErrKeyRequired, encryption.ErrTampered.
 func Open(fsys vfs.FS, dir string, number, logID uint64, keys *encryption.DirectoryKey, readOnly bool) (_ *File, err error) {
-	f := &File{fsys: fsys, dir: dir, path: filepath.Join(dir, Name(number))}
+	f := &File{fsys: fsys, dir: dir, path: filepath.Join(dir, Name(number)), readOnly: readOnly}
 	f.refs.Store(1)
 	if f.file, err = fsys.Open(f.path, readOnly); err != nil {
 		return nil, err
@@ -168,9 +203,6 @@ func Open(fsys vfs.FS, dir string, number, logID uint64, keys *encryption.Direct
 	if size < DataStart {
 		return nil, corrupt.At(f.path, size, "cut short: an entry file has at least %d bytes", DataStart)
 	}
-	if f.mem, err = f.file.Map(size); err != nil {
-		return nil, err
-	}
 	p, err := f.loadHeader()
 	if err != nil {
 		return nil, err
@@ -181,23 +213,96 @@ func Open(fsys vfs.FS, dir string, number, logID uint64, keys *encryption.Direct
 	if f.secret, err = openSecret(&f.header, p, keys); err != nil {
 		return nil, f.explainSecret(err)
 	}
-	return f, nil
+	return f, f.mapOrClose()
+}
+
+// mapOrClose keeps no descriptor of a file that is mapped later, or by now.
+func (f *File) mapOrClose() error {
+	if f.Sealed() && !f.readOnly {
+		err := f.file.Close()
+		f.file = nil
+		return err
+	}
+	if _, err := f.memory(); err != nil {
+		return err
+	}
+	if f.Sealed() {
+		return f.file.Detach()
+	}
+	return nil
+}
+
+// memory returns the file's content as memory; it maps the file if need be.
+func (f *File) memory() (vfs.Mapping, error) {
+	if m := f.mem.Load(); m != nil {
+		return *m, nil
+	}
+	f.mapping.Lock()
+	defer f.mapping.Unlock()
+	if m := f.mem.Load(); m != nil {
+		return *m, nil
+	}
+	sealed := f.file == nil
+	if sealed {
+		file, err := f.fsys.Open(f.path, f.readOnly)
+		if err != nil {
+			return nil, err
+		}
+		f.file = file
+	}
+	m, err := f.file.Map(f.header.Size)
+	if err != nil {
+		return nil, err
+	}
+	f.mem.Store(&m)
+	if sealed {
+		return m, f.file.Detach()
+	}
+	return m, nil
+}
+
+func (f *File) store(off int64, p []byte) error {
+	m, err := f.memory()
+	if err != nil {
+		return err
+	}
+	return m.Store(off, p)
+}
+
+func (f *File) populate(off, n int64) error {
+	m, err := f.memory()
+	if err != nil {
+		return err
+	}
+	return m.Populate(off, n)
+}
+
+// sync makes a range durable. After an error every later one fails likewise: the
+// kernel tells an error once, and may call clean then what it could not write.
+func (f *File) sync(off, n int64) error {
+	if err := f.broken.Load(); err != nil {
+		return *err
+	}
+	m, err := f.memory()
+	if err != nil {
+		return err
+	}
+	if err := m.Sync(off, n); err != nil {
+		f.broken.Store(&err)
+		return err
+	}
+	return nil
 }
 
 // loadHeader finds the header page that counts, and returns it.
 func (f *File) loadHeader() ([]byte, error) {
-	var raw [2][page.Size]byte
-	var pages [2]Header
-	var errs [2]error
-	for i, at := range [2]int64{headerPage0, headerPage1} {
-		if err := f.guard(func(mem []byte) error { copy(raw[i][:], mem[at:]); return nil }); err != nil {
-			return nil, err
-		}
-		pages[i], errs[i] = decodeHeader(raw[i][:])
-	}
+	pages, raw, errs := readHeaders(f.file)
 	for _, err := range errs {
 		if errors.Is(err, ErrVersion) {
 			return nil, fmt.Errorf("%s: %w: open it with that version", f.path, err)
+		}
+		if err != nil && !errors.Is(err, errHeader) && !errors.Is(err, errContradiction) {
+			return nil, err
 		}
 	}
 	if errs[0] != nil && errs[1] != nil {
@@ -209,6 +314,19 @@ func (f *File) loadHeader() ([]byte, error) {
 	}
 	f.header, f.page = pages[0], headerPage0
 	return raw[0][:], nil
+}
+
+// readHeaders reads both header pages; the zero Header for one that cannot be used.
+func readHeaders(file vfs.File) (pages [2]Header, raw [2][page.Size]byte, errs [2]error) {
+	for i, at := range [2]int64{headerPage0, headerPage1} {
+		if _, errs[i] = file.ReadAt(raw[i][:], at); errs[i] != nil {
+			continue
+		}
+		if pages[i], errs[i] = decodeHeader(raw[i][:]); errs[i] != nil {
+			pages[i] = Header{}
+		}
+	}
+	return pages, raw, errs
 }
 
 func (f *File) checkHeader(number, logID uint64, size int64) error {
@@ -223,8 +341,11 @@ func (f *File) checkHeader(number, logID uint64, size int64) error {
 			Reason: fmt.Sprintf("cut short: %d bytes of %d are left", size, h.Size)}
 	}
 	if h.Sealed {
-		f.end, f.durable = h.Seal.End, h.Seal.End
-		f.punched.Store(h.Seal.Punched)
+		seal := h.Seal
+		f.seal.Store(&seal)
+		f.end.Store(seal.End)
+		f.durable.Store(seal.End)
+		f.punched.Store(seal.Punched)
 	}
 	return nil
 }
@@ -244,27 +365,36 @@ func (f *File) PrevSalt() uint32 { return f.header.PrevSalt }
 
 func (f *File) Size() int64 { return f.header.Size }
 
-// Sealed reports whether the file takes no more entries.
-func (f *File) Sealed() bool { return f.header.Sealed }
+// Sealed reports whether the file takes no more entries, for good.
+func (f *File) Sealed() bool { return f.seal.Load() != nil }
+
+// sealed returns the seal; an empty one if the file is not sealed.
+func (f *File) sealed() *Seal {
+	if seal := f.seal.Load(); seal != nil {
+		return seal
+	}
+	return &Seal{}
+}
 
 // End returns where the records end, in bytes; DataStart if there are none.
-func (f *File) End() int64 { return f.end }
+func (f *File) End() int64 { return f.end.Load() }
 
-// Durable returns the end of the records that were synced, in bytes.
-func (f *File) Durable() int64 { return f.durable }
+// Durable returns the end of the records that were synced, in bytes; 0 if there
+// are none, and earlier files may have some that were not either.
+func (f *File) Durable() int64 { return f.durable.Load() }
 
 // First and Last return the range of live indexes, 0 and 0 if there is none.
 func (f *File) First() uint64 {
-	if f.header.Sealed {
-		return f.header.Seal.First
+	if seal := f.seal.Load(); seal != nil {
+		return seal.First
 	}
 	return f.index.First()
 }
 
 // Last: see First.
 func (f *File) Last() uint64 {
-	if f.header.Sealed {
-		return f.header.Seal.Last
+	if seal := f.seal.Load(); seal != nil {
+		return seal.Last
 	}
 	return f.index.Last()
 }
@@ -273,7 +403,7 @@ func (f *File) Last() uint64 {
 // the file grows. Empty if the file is sealed: then its slots are the index.
 func (f *File) Index() Index { return f.index }
 
-// Pin keeps the file mapped until Release; false if it is closed by now.
+// Pin keeps the file open until Release; false if it is closed by now.
 func (f *File) Pin() bool {
 	for {
 		n := f.refs.Load()
@@ -293,16 +423,27 @@ func (f *File) Release() error {
 		return nil
 	}
 	var err error
-	if f.mem != nil {
-		err = f.mem.Close()
+	if m := f.mem.Load(); m != nil {
+		err = (*m).Close()
 	}
 	f.secret.wipe()
-	return errors.Join(err, f.file.Close())
+	err = errors.Join(err, f.closeBeside())
+	if f.file != nil {
+		err = errors.Join(err, f.file.Close())
+	}
+	return err
 }
+
+// Closed reports whether the last pin was given back.
+func (f *File) Closed() bool { return f.refs.Load() == 0 }
 
 // guard runs access on the file's memory; a fault on the way is an error.
 func (f *File) guard(access func(mem []byte) error) error {
-	mem := f.mem.Bytes()
+	m, err := f.memory()
+	if err != nil {
+		return err
+	}
+	mem := m.Bytes()
 	return vfs.Guard(f.path, mem, func() error { return access(mem) })
 }
 

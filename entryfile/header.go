@@ -23,7 +23,8 @@ import (
 //	48     8  size of the file in bytes
 //	56     4  salt, random
 //	60     4  flags: 1 sealed, 2 the digest below is complete, 4 encrypted,
-//	          8 the file before it was sealed when this one got its name
+//	          8 the file before it was sealed when this one got its name,
+//	          16 the data region was not zero then, since the file is used again
 //	116    4  salt of the file before it
 //	          and of a sealed file:
 //	64     8  live entries
@@ -49,6 +50,7 @@ type Header struct {
 	Salt         uint32
 	PrevSalt     uint32 // of the file before it
 	PrevSealed   bool   // that one was sealed when this one got its name
+	Reused       bool   // the data region held something when the file was made
 	WrappedKey   []byte // the file's data key; empty: not encrypted
 	Sealed       bool
 	Seal         Seal // zero unless Sealed
@@ -93,6 +95,7 @@ const (
 	flagHasDigest = 2
 	flagEncrypted = 4
 	flagPrevSeal  = 8
+	flagReused    = 16
 
 	atWrapped  = 3200
 	atSlotsMAC = 3264
@@ -105,7 +108,10 @@ var (
 	_ [page.Size - 16 - (atMAC + encryption.MACBytes)]byte
 )
 
-var errHeader = errors.New("the header page's magic number or checksum is wrong")
+var (
+	errHeader        = errors.New("the header page's magic number or checksum is wrong")
+	errContradiction = errors.New("the header page contradicts itself")
+)
 
 // ErrVersion: the file was written by a newer version of this package.
 var ErrVersion = errors.New("written by a newer version")
@@ -133,6 +139,9 @@ func (h *Header) encode(p []byte, s *secret) {
 	}
 	if h.PrevSealed {
 		page.Order.PutUint32(p[60:], page.Order.Uint32(p[60:])|flagPrevSeal)
+	}
+	if h.Reused {
+		page.Order.PutUint32(p[60:], page.Order.Uint32(p[60:])|flagReused)
 	}
 	s.sign(p)
 	page.Seal(p, atHeaderSum)
@@ -180,11 +189,12 @@ func decodeHeader(p []byte) (Header, error) {
 		sequence: get(16), Number: get(24), Prev: get(32), LogID: get(40),
 		Size: int64(get(48)), Salt: page.Order.Uint32(p[56:]), PrevSalt: page.Order.Uint32(p[116:]),
 		PrevSealed: page.Order.Uint32(p[60:])&flagPrevSeal != 0,
+		Reused:     page.Order.Uint32(p[60:])&flagReused != 0,
 	}
 	if page.Order.Uint32(p[60:])&flagEncrypted != 0 {
 		n := page.Order.Uint32(p[atWrapped:])
 		if n == 0 || n > maxWrapped {
-			return h, fmt.Errorf("the wrapped key has %d bytes, 1 to %d fit", n, maxWrapped)
+			return h, fmt.Errorf("%w: the wrapped key has %d bytes, 1 to %d fit", errContradiction, n, maxWrapped)
 		}
 		h.WrappedKey = bytes.Clone(p[atWrapped+4 : atWrapped+4+n])
 	}
@@ -206,11 +216,11 @@ func (s *Seal) decode(p []byte, size int64) error {
 	empty := s.Count == 0 && s.First == 0 && s.Last == 0
 	if s.Count > MaxSlots || s.End < DataStart || s.End > size || s.Punched < DataStart || s.Punched > s.End ||
 		!empty && (s.First == 0 || s.Last-s.First+1 != s.Count) {
-		return fmt.Errorf("the seal contradicts itself: %d entries, %d to %d, data end %d of %d", s.Count, s.First, s.Last, s.End, size)
+		return fmt.Errorf("%w: the seal has %d entries, %d to %d, data end %d of %d", errContradiction, s.Count, s.First, s.Last, s.End, size)
 	}
 	terms, others := page.Order.Uint32(p[108:]), page.Order.Uint32(p[112:])
 	if terms > maxDigest || others > maxDigest {
-		return fmt.Errorf("the digest has %d and %d items, at most %d fit", terms, others, maxDigest)
+		return fmt.Errorf("%w: the digest has %d and %d items, at most %d fit", errContradiction, terms, others, maxDigest)
 	}
 	for i := range int(terms) {
 		at := atTerms + i*digestBytes
@@ -230,11 +240,11 @@ func (s *Seal) decode(p []byte, size int64) error {
 // checkDigest: what was punched out, or will be, can be told by the digest only.
 func (s *Seal) checkDigest() error {
 	if s.Count > 0 && (s.HasDigest || s.Punched > DataStart) && (len(s.Terms) == 0 || s.Terms[0].First != s.First) {
-		return fmt.Errorf("the digest does not tell the term of entry %d", s.First)
+		return fmt.Errorf("%w: the digest does not tell the term of entry %d", errContradiction, s.First)
 	}
 	for _, o := range s.Others {
 		if o.Record < DataStart || o.Record+RecordHeaderBytes > s.End {
-			return fmt.Errorf("the digest has entry %d at %d, outside of the data", o.Index, o.Record)
+			return fmt.Errorf("%w: the digest has entry %d at %d, outside of the data", errContradiction, o.Index, o.Record)
 		}
 	}
 	return nil

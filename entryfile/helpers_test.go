@@ -86,7 +86,7 @@ func plain(lo, hi uint64, bytes int) (es []*raftpb.Entry) {
 }
 
 func spec(dataBytes int64) Spec {
-	return Spec{Number: 7, Prev: 6, LogID: testLog, Salt: testSalt, DataBytes: dataBytes}
+	return Spec{Number: 7, Prev: 6, LogID: testLog, Salt: testSalt, PrevSealed: true, DataBytes: dataBytes}
 }
 
 // prepareOn returns a published file of 4 MiB of data that holds es, synced.

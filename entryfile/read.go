@@ -47,7 +47,7 @@ func (f *File) locate(mem []byte, x *Index, i uint64) (Location, error) {
 
 // sealedSlot reads the slot of entry i; ok is false if it is damaged.
 func (f *File) sealedSlot(mem []byte, i uint64) (s slot, ok bool) {
-	seal := &f.header.Seal
+	seal := f.sealed()
 	if i < seal.First || i > seal.Last {
 		return slot{}, false
 	}

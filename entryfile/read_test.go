@@ -140,7 +140,7 @@ func TestDamagedRecord(t *testing.T) {
 			must(t, f.Seal())
 		}
 		record := recordAt(t, f, 42)
-		r := decodeRecord(f.mem.Bytes()[record:])
+		r := decodeRecord((*f.mem.Load()).Bytes()[record:])
 		for at := record; at < record+RecordHeaderBytes+int64(r.payload); at++ {
 			flip(t, f, at)
 			_, err := get(f, 40, 45, 0)
@@ -196,7 +196,9 @@ func TestReseal(t *testing.T) {
 		must(t, f.Reseal(last))
 		f = reopen(t, f)
 		wantEntries(t, f, sealedEntries()[:last])
-		mem := f.mem.Bytes()
+		m, err := f.memory()
+		must(t, err)
+		mem := m.Bytes()
 		for i := last; i < 99; i++ {
 			if mem[i*SlotBytes+15] != 0 {
 				t.Fatalf("up to %d: slot %d is in use", last, i)

@@ -13,7 +13,9 @@ import (
 //	          with the file's salt
 //	 4     1  entry type
 //	 5     1  flags: 1 the entry's Type field was not set, 2 its Data was empty
-//	          but not nil (so that entries read back as they were saved)
+//	          but not nil (so that entries read back as they were saved), 4 no
+//	          entry, but the end of the file: index and term are those of the
+//	          last entry, or 1, and the payload is empty
 //	 6     2  zero
 //	 8     8  term, never 0
 //	16     8  index, never 0
@@ -37,7 +39,8 @@ type record struct {
 const (
 	flagTypeUnset = 1 << 0
 	flagDataEmpty = 1 << 1
-	knownFlags    = flagTypeUnset | flagDataEmpty
+	flagEnd       = 1 << 2
+	knownFlags    = flagTypeUnset | flagDataEmpty | flagEnd
 
 	recordSumBytes = 4 // the checksum does not cover itself
 )

@@ -19,6 +19,8 @@ type Scan struct {
 	// Witness is a record behind End that proves that what lies at End was once
 	// durable; 0 if there is none. Then the file is damaged at End.
 	Witness int64
+	// Ended: the last record says that no more were to follow.
+	Ended bool
 	// Rest is how many bytes behind End are not zero: a torn write, or damage.
 	Rest int64
 }
@@ -49,6 +51,9 @@ func (f *File) Scan() (Scan, error) {
 // byte that is not zero.
 func (f *File) searchRest(mem []byte, limit int64, s *Scan) error {
 	s.Witness, s.Rest = 0, 0
+	if f.header.Reused {
+		s.Rest = f.torn(mem, limit, s)
+	}
 	for at := s.End; at < limit; {
 		start, end, err := f.file.Data(at)
 		if err != nil {
@@ -59,9 +64,9 @@ func (f *File) searchRest(mem []byte, limit int64, s *Scan) error {
 			return nil
 		}
 		if s.Witness == 0 {
-			s.Witness = f.witness(mem, s.End, start, end, limit)
+			s.Witness = f.witness(mem, s, start, end, limit)
 		}
-		if n := usedBytes(mem[start:end]); n > 0 {
+		if n := usedBytes(mem[start:end]); n > 0 && !f.header.Reused {
 			s.Rest = start + n - s.End
 		}
 		at = end
@@ -69,10 +74,29 @@ func (f *File) searchRest(mem []byte, limit int64, s *Scan) error {
 	return nil
 }
 
+// torn returns how many bytes of a record that is not whole stand at the end of s in
+// a file that is used again, and holds older records there; 0 if it does not look as
+// if there were one.
+func (f *File) torn(mem []byte, limit int64, s *Scan) int64 {
+	if s.Ended || s.End+RecordHeaderBytes > limit {
+		return 0
+	}
+	r := decodeRecord(mem[s.End:])
+	if !r.plausible(s.End, limit) || !s.mayHold(r.index) || s.Index.Len() == 0 {
+		return 0
+	}
+	return r.bytes()
+}
+
+// mayHold: an entry of that index can stand in the file of s.
+func (s *Scan) mayHold(i uint64) bool {
+	return s.Index.Len() == 0 || i >= s.Index.First() && i-s.Index.First() < MaxSlots
+}
+
 // scan goes on from s.End, record by record, until one is not whole.
 func (f *File) scan(mem []byte, limit int64, s *Scan) error {
 	var o opener
-	for {
+	for !s.Ended {
 		r, ok := intact(mem, s.End, limit, f.header.Salt)
 		if !ok {
 			return nil
@@ -80,14 +104,20 @@ func (f *File) scan(mem []byte, limit int64, s *Scan) error {
 		if err := f.authentic(&o, mem, s.End, r); err != nil {
 			return err
 		}
-		if err := f.inOrder(&s.Index, r, s.End); err != nil {
+		if err := f.inOrder(&s.Index, r, s.End); err != nil && r.flags&flagEnd == 0 {
 			return err
+		}
+		s.Mark = max(s.Mark, r.mark)
+		if r.flags&flagEnd != 0 {
+			s.Ended = true
+			s.End += r.bytes()
+			return nil
 		}
 		s.Index.truncate(r.index)
 		s.Index.add(r.index, r.term, uint32(r.typ), s.End)
-		s.Mark = max(s.Mark, r.mark)
 		s.End += r.bytes()
 	}
+	return nil
 }
 
 // Damaged returns the indexes that the damaged record where s ends may have: the
@@ -103,8 +133,8 @@ func (f *File) Damaged(s *Scan) (first, last uint64) {
 			case ok && slot.data-dataOffset == s.End:
 				first, last = slot.index, slot.index
 				return nil
-			case !ok && n < f.header.Seal.Count:
-				lost = append(lost, f.header.Seal.First+n)
+			case !ok && n < f.sealed().Count:
+				lost = append(lost, f.sealed().First+n)
 			}
 		}
 		if len(lost) > 0 {
@@ -118,8 +148,8 @@ func (f *File) Damaged(s *Scan) (first, last uint64) {
 // possible returns the indexes that a record behind those of s may have.
 func (f *File) possible(s *Scan) (first, last uint64) {
 	switch {
-	case f.header.Sealed:
-		return f.header.Seal.First, f.header.Seal.Last
+	case f.Sealed():
+		return f.sealed().First, f.sealed().Last
 	case s.Index.Len() > 0:
 		return s.Index.First(), s.Index.Last() + 1
 	}
@@ -141,13 +171,16 @@ func (f *File) inOrder(x *Index, r record, at int64) error {
 	return nil
 }
 
-// witness looks in [from, to) for the start of a whole record, behind the
-// offset at, whose mark lies beyond at.
-func (f *File) witness(mem []byte, at, from, to, limit int64) int64 {
-	from = roundUp(max(from, at+1), recordAlign)
+// witness looks in [from, to) for the start of a whole record, behind the end of
+// s, whose mark lies beyond that.
+func (f *File) witness(mem []byte, s *Scan, from, to, limit int64) int64 {
+	from = roundUp(max(from, s.End+1), recordAlign)
 	for pos := from; pos < to && pos+RecordHeaderBytes <= limit; pos += recordAlign {
-		if mark := int64(page.Order.Uint32(mem[pos+24:])) * recordAlign; mark <= at || mark > pos {
+		if mark := int64(page.Order.Uint32(mem[pos+24:])) * recordAlign; mark <= s.End || mark > pos {
 			continue
+		}
+		if !s.mayHold(page.Order.Uint64(mem[pos+16:])) {
+			continue // of an earlier life of the file
 		}
 		if _, ok := intact(mem, pos, limit, f.header.Salt); ok {
 			return pos
@@ -167,7 +200,10 @@ func usedBytes(p []byte) int64 {
 }
 
 // Resume takes the result of Scan as what the file holds, in memory only.
-func (f *File) Resume(s Scan) { f.index, f.end = s.Index, s.End }
+func (f *File) Resume(s Scan) {
+	f.index = s.Index
+	f.end.Store(s.End)
+}
 
 // Continue makes a file that was closed cleanly ready to be appended to, from
 // its slots alone; end is where its data ended then. If the slots are damaged
@@ -188,8 +224,11 @@ func (f *File) Continue(end int64) error {
 		}
 		x, f.stale = s.Index, true
 	}
-	f.index, f.end, f.durable = x, end, end
-	f.reserved = roundUp(end, page.Size)
+	f.index = x
+	f.end.Store(end)
+	f.durable.Store(end)
+	f.reserved.Store(roundUp(end, page.Size))
+	f.ready.Store(roundUp(end, page.Size))
 	f.slotsEnd = 0
 	return nil
 }
@@ -230,7 +269,7 @@ func (f *File) tailIndex(end int64) (x Index, ok bool, err error) {
 // Check reads all records of the file, sealed or not. If they are damaged the
 // error is a *corrupt.Error, and the Scan says what comes before it.
 func (f *File) Check() (Scan, error) {
-	if !f.header.Sealed {
+	if !f.Sealed() {
 		return f.Scan()
 	}
 	s, err := f.scanSealed()
@@ -247,11 +286,11 @@ func (f *File) Check() (Scan, error) {
 // punched out. With a damaged one s ends in front of it.
 func (f *File) checkSpared(s *Scan) error {
 	return f.guard(func(mem []byte) error {
-		for _, o := range f.header.Seal.Others {
+		for _, o := range f.sealed().Others {
 			if o.Record >= f.punched.Load() {
 				return nil // the scan has read it
 			}
-			r, ok := intact(mem, o.Record, f.header.Seal.End, f.header.Salt)
+			r, ok := intact(mem, o.Record, f.sealed().End, f.header.Salt)
 			var err error
 			if !ok || r.index != o.Index {
 				err = f.damaged(o.Index, o.Record, "the record, which was spared when data was cleared, is damaged")
@@ -276,7 +315,7 @@ func (f *File) sealedIndex() (Index, error) {
 // scanSealed reads the records of a sealed file, and the digest where they were
 // punched out.
 func (f *File) scanSealed() (Scan, error) {
-	seal := &f.header.Seal
+	seal := f.sealed()
 	s := Scan{End: max(f.punched.Load(), DataStart)}
 	err := f.guard(func(mem []byte) error {
 		if s.End > DataStart && seal.Count > 0 {
@@ -303,7 +342,7 @@ func (f *File) scanSealed() (Scan, error) {
 }
 
 func (f *File) compareSeal(s *Scan) error {
-	seal := &f.header.Seal
+	seal := f.sealed()
 	if s.End == seal.End && s.Index.First() == seal.First && s.Index.Last() == seal.Last {
 		return nil
 	}
@@ -314,7 +353,7 @@ func (f *File) compareSeal(s *Scan) error {
 // fromDigest adds the entries below the index next as the digest tells them. The
 // records of the normal ones are gone, so any offset serves.
 func (f *File) fromDigest(x *Index, next uint64) {
-	seal := &f.header.Seal
+	seal := f.sealed()
 	record, others := int64(DataStart), seal.Others
 	for i := seal.First; i < next; i++ {
 		typ := uint32(0)
@@ -332,17 +371,17 @@ func (f *File) fromDigest(x *Index, next uint64) {
 // torn write left behind the end stays there: nothing beyond a seal is read.
 func (f *File) Recover(s Scan, from int64) error {
 	f.Resume(s)
-	from = max(min(from, f.end), DataStart) &^ (page.Size - 1)
-	if err := f.mem.Populate(0, DataStart); err != nil {
+	from = max(min(from, s.End), DataStart) &^ (page.Size - 1)
+	if err := f.populate(0, DataStart); err != nil {
 		return err
 	}
-	if err := f.restore(from, f.end); err != nil {
+	if err := f.restore(from, s.End); err != nil {
 		return err
 	}
-	if err := f.mem.Sync(from, f.end-from); err != nil {
+	if err := f.sync(from, s.End-from); err != nil {
 		return err
 	}
-	f.durable = f.end
+	f.durable.Store(s.End)
 	f.stale = true
 	return f.Seal()
 }
@@ -354,7 +393,7 @@ func (f *File) restore(from, to int64) error {
 		if err := f.guard(func(mem []byte) error { copy(f.buf[:n], mem[at:]); return nil }); err != nil {
 			return err
 		}
-		if err := f.mem.Store(at, f.buf[:n]); err != nil {
+		if err := f.store(at, f.buf[:n]); err != nil {
 			return err
 		}
 	}

@@ -125,7 +125,7 @@ func TestRecordsOutOfOrder(t *testing.T) {
 	for name, bad := range tests {
 		f := prepare(t, entries(10, 20, 2)...)
 		at := f.End()
-		must(t, f.storeRecord(recordOf(bad, f.durable, 0), bad.Data))
+		must(t, f.storeRecord(recordOf(bad, f.Durable(), 0), bad.Data, f.End()))
 		_, err := reopen(t, f).Scan()
 		if e := wantCorrupt(t, err); e.First != bad.GetIndex() || e.Offset != at {
 			t.Errorf("%s: %v", name, e)
@@ -136,7 +136,7 @@ func TestRecordsOutOfOrder(t *testing.T) {
 func TestTooManyRecords(t *testing.T) {
 	f := prepare(t, plain(1, MaxSlots+1, 0)...)
 	e := entry(MaxSlots+1, 1, "")
-	must(t, f.storeRecord(recordOf(e, f.durable, 0), nil))
+	must(t, f.storeRecord(recordOf(e, f.Durable(), 0), nil, f.End()))
 	_, err := reopen(t, f).Scan()
 	if e := wantCorrupt(t, err); e.First != MaxSlots+1 {
 		t.Error(e)

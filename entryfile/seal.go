@@ -1,6 +1,10 @@
 package entryfile
 
-import "github.com/seed-2fef92ad/raftwal/internal/page"
+import (
+	"errors"
+
+	"github.com/seed-2fef92ad/raftwal/internal/page"
+)
 
 // Seal ends the file for good: data and slots are synced first, then the header
 // that says so. It drops the index, since from now on the slots are it; copies
@@ -24,13 +28,13 @@ func (f *File) SyncSlots() error {
 		}
 		f.slotsEnd, f.stale = MaxSlots*SlotBytes, false
 	}
-	return f.mem.Sync(0, max(f.slotsEnd, int64(f.index.Len())*SlotBytes))
+	return f.sync(0, max(f.slotsEnd, int64(f.index.Len())*SlotBytes))
 }
 
 func (f *File) writeSeal(x *Index) error {
-	seal := Seal{
+	seal := &Seal{
 		Count: x.Len(), First: x.First(), Last: x.Last(),
-		End: f.end, Punched: max(f.header.Seal.Punched, DataStart),
+		End: f.end.Load(), Punched: max(f.punched.Load(), DataStart),
 	}
 	if len(x.terms) <= maxDigest && len(x.others) <= maxDigest {
 		seal.HasDigest, seal.Terms, seal.Others = true, x.terms, x.others
@@ -43,14 +47,19 @@ func (f *File) writeSeal(x *Index) error {
 	if err != nil {
 		return err
 	}
-	f.header.Sealed, f.header.Seal = true, seal
-	f.index = Index{}
-	return f.writeHeader()
+	if err := f.writeHeader(seal); err != nil {
+		return err
+	}
+	f.index, f.out = Index{}, nil
+	if err := f.closeBeside(); err != nil {
+		return err
+	}
+	return f.file.Detach()
 }
 
-// writeHeader stores the header in the page whose turn it is, synced. Before the
-// first time, the other page is made sure of.
-func (f *File) writeHeader() error {
+// writeHeader stores the header with that seal in the page whose turn it is, synced.
+// Before the first time, the other page is made sure of.
+func (f *File) writeHeader(seal *Seal) error {
 	if !f.restored {
 		if err := f.guard(func(mem []byte) error { copy(f.buf[:], mem[f.page:]); return nil }); err != nil {
 			return err
@@ -59,32 +68,45 @@ func (f *File) writeHeader() error {
 			return err
 		}
 	}
-	if err := f.storeHeader(); err != nil {
+	if err := f.storeHeader(seal); err != nil {
 		return err
 	}
-	return f.mem.Sync(f.page, page.Size)
+	if err := f.sync(f.page, page.Size); err != nil {
+		return err
+	}
+	f.seal.Store(seal)
+	return nil
 }
 
-func (f *File) storeHeader() error {
+func (f *File) storeHeader(seal *Seal) error {
 	f.page = headerPage0 + headerPage1 - f.page
 	f.header.sequence++
-	f.header.encode(f.buf[:], f.secret)
-	return f.mem.Store(f.page, f.buf[:])
+	f.encodeHeader(seal)
+	return f.store(f.page, f.buf[:])
+}
+
+// encodeHeader puts the header page into f.buf.
+func (f *File) encodeHeader(seal *Seal) {
+	h := f.header
+	if h.Sealed = seal != nil; h.Sealed {
+		h.Seal = *seal
+	}
+	h.encode(f.buf[:], f.secret)
 }
 
 // RestoreHeader stores the header page that counts again, in place, synced:
 // after a crash the page cache may hold what the disk does not.
 func (f *File) RestoreHeader() error {
-	f.header.encode(f.buf[:], f.secret)
+	f.encodeHeader(f.seal.Load())
 	return f.restorePage()
 }
 
 // restorePage stores f.buf as the header page that counts, synced.
 func (f *File) restorePage() error {
-	if err := f.mem.Store(f.page, f.buf[:]); err != nil {
+	if err := f.store(f.page, f.buf[:]); err != nil {
 		return err
 	}
-	if err := f.mem.Sync(f.page, page.Size); err != nil {
+	if err := f.sync(f.page, page.Size); err != nil {
 		return err
 	}
 	f.restored = true
@@ -96,7 +118,7 @@ func (f *File) restorePage() error {
 // later file supersedes the rest; and heals damaged slots on the way. It does
 // nothing if the file shows that already.
 func (f *File) Reseal(last uint64) error {
-	if !f.header.Sealed || last >= f.header.Seal.Last && f.healed.Load() == nil {
+	if !f.Sealed() || last >= f.sealed().Last && f.healed.Load() == nil {
 		return nil
 	}
 	x, err := f.sealedIndex()
@@ -106,13 +128,13 @@ func (f *File) Reseal(last uint64) error {
 	slots := x.Len()
 	x.truncate(last + 1)
 	f.index = x
-	if err := f.mem.Populate(0, int64(slots)*SlotBytes); err != nil {
+	if err := f.populate(0, int64(slots)*SlotBytes); err != nil {
 		return err
 	}
 	if err := f.storeSlots(0, slots); err != nil {
 		return err
 	}
-	if err := f.mem.Sync(0, int64(slots)*SlotBytes); err != nil {
+	if err := f.sync(0, int64(slots)*SlotBytes); err != nil {
 		return err
 	}
 	f.healed.Store(nil)
@@ -127,9 +149,9 @@ type Extent struct{ From, To int64 }
 // its terms and other entries do not fit into the header, without which the
 // slots could not be rebuilt.
 func (f *File) ClearEnd(below uint64) (int64, error) {
-	seal := &f.header.Seal
+	seal := f.sealed()
 	switch {
-	case !f.header.Sealed || !seal.HasDigest || seal.Count == 0 || below <= seal.First:
+	case !f.Sealed() || !seal.HasDigest || seal.Count == 0 || below <= seal.First:
 		return 0, nil
 	case below > seal.Last:
 		return seal.End, nil
@@ -142,13 +164,13 @@ func (f *File) ClearEnd(below uint64) (int64, error) {
 // the offset until may go, and returns where those are, for Punch. Other entries
 // keep theirs.
 func (f *File) Clear(until int64) ([]Extent, error) {
-	seal := &f.header.Seal
-	from := seal.Punched
-	if until <= from {
+	seal := f.sealed()
+	if until == 0 || until <= seal.Punched {
 		return nil, nil
 	}
-	seal.Punched = until
-	if err := f.writeHeader(); err != nil {
+	from, next := seal.Punched, *seal
+	next.Punched = until
+	if err := f.writeHeader(&next); err != nil {
 		return nil, err
 	}
 	f.healing.Lock() // a healing that is under way must not meet the holes
@@ -160,7 +182,7 @@ func (f *File) Clear(until int64) ([]Extent, error) {
 // between returns the extents of [from, until) around the records to be spared.
 func (f *File) between(from, until int64) (extents []Extent, err error) {
 	err = f.guard(func(mem []byte) error {
-		for _, o := range f.header.Seal.Others {
+		for _, o := range f.sealed().Others {
 			if o.Record < from || o.Record >= until {
 				continue
 			}
@@ -181,10 +203,17 @@ func (f *File) between(from, until int64) (extents []Extent, err error) {
 // error, errors.ErrUnsupported among them, leaves the log whole: the data is
 // dead either way.
 func (f *File) Punch(extents []Extent) error {
+	if len(extents) == 0 {
+		return nil
+	}
+	file, err := f.fsys.Open(f.path, false)
+	if err != nil {
+		return err
+	}
 	for _, e := range extents {
-		if err := f.file.Punch(e.From, e.To-e.From); err != nil {
-			return err
+		if err := file.Punch(e.From, e.To-e.From); err != nil {
+			return errors.Join(err, file.Close())
 		}
 	}
-	return nil
+	return file.Close()
 }

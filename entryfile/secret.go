@@ -175,7 +175,7 @@ func (f *File) slotsAuthentic(mem []byte) bool {
 	if f.secret == nil || f.slotsChecked.Load() {
 		return true
 	}
-	seal := &f.header.Seal
+	seal := f.sealed()
 	ok := f.secret.slotsMAC(mem[:seal.Count*SlotBytes]) == seal.SlotsMAC
 	f.slotsChecked.Store(ok)
 	return ok

@@ -2,6 +2,7 @@ package fuzz
 
 import (
 	"errors"
+	"io"
 
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 )
@@ -26,6 +27,15 @@ func (f diskFile) Data(at int64) (int64, int64, error) {
 	return at, max(at, int64(len(f.mem))), nil
 }
 
+func (f diskFile) ReadAt(p []byte, off int64) (int, error) {
+	n := copy(p, f.mem[min(off, int64(len(f.mem))):])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (f diskFile) Detach() error        { return nil }
 func (f diskFile) Close() error         { return nil }
 func (f diskFile) mapping() vfs.Mapping { return diskMapping(f.mem) }
 
@@ -38,6 +48,7 @@ func (m diskMapping) Store(off int64, p []byte) error {
 	return nil
 }
 
-func (m diskMapping) Populate(int64, int64) error { return nil }
-func (m diskMapping) Sync(int64, int64) error     { return nil }
-func (m diskMapping) Close() error                { return nil }
+func (m diskMapping) Populate(int64, int64) error     { return nil }
+func (m diskMapping) PopulateRead(int64, int64) error { return nil }
+func (m diskMapping) Sync(int64, int64) error         { return nil }
+func (m diskMapping) Close() error                    { return nil }

@@ -204,7 +204,7 @@ func TestBadOptions(t *testing.T) {
 		"negative file size":       func(o *mmapwal.Options) { o.FileDataSize = -1 },
 		"recovery policy":          func(o *mmapwal.Options) { o.Recovery = 2 },
 		"read only, but to repair": func(o *mmapwal.Options) { o.ReadOnly, o.Recovery = true, mmapwal.KeepValidPrefix },
-		"sync policy 1":            func(o *mmapwal.Options) { o.SetSyncMode(1) },
+		"unsynced bytes":           func(o *mmapwal.Options) { o.MaxUnsyncedBytes = -1 },
 		"sync policy 3":            func(o *mmapwal.Options) { o.SetSyncMode(3) },
 	}
 	for name, edit := range edits {

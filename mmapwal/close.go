@@ -19,44 +19,61 @@ func (d *DiskStorage) Sync() error {
 }
 
 func (d *DiskStorage) syncAll() error {
-	if d.tail != nil {
-		if err := d.tail.Sync(); err != nil {
-			return err
-		}
+	if err := d.syncData(); err != nil {
+		return err
 	}
 	m := d.meta.Meta()
-	m.Durable = d.durable()
+	m.Durable, m.HardState = d.durable(), d.hard
 	if err := d.meta.Commit(m); err != nil {
 		return err
 	}
+	d.syncer.finishAll()
 	d.publishMeta()
 	return nil
 }
 
 // Close makes everything durable, under every sync policy, records that the log
 // was closed cleanly, and gives the directory up. It waits for the calls that
-// are under way; later ones return ErrClosed, but for Close, which returns nil.
-// After ErrPoisoned it stores nothing, and returns that error.
+// are under way, and for the done functions of SaveAsync; later calls return
+// ErrClosed, but for Close, which returns nil. After ErrPoisoned it stores nothing,
+// and returns that error.
 func (d *DiskStorage) Close() error {
-	d.writing.Lock()
-	defer d.writing.Unlock()
+	d.closing.Lock()
+	defer d.closing.Unlock()
 	if d.isClosed() {
 		return nil
 	}
-	if d.remover != nil {
-		d.remover.Remove() // what failed before is tried once more
-		d.remover.Wait()
-	}
-	d.mu.Lock()
-	err := d.view.err
-	d.view.closed, d.view.err = true, ErrClosed
-	d.mu.Unlock()
-	d.reads.Wait()
-
+	d.refuse()
+	d.finishCalls()
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	err := d.poisoned()
 	if err == nil && !d.opts.ReadOnly {
 		err = d.settle()
 	}
 	return errors.Join(err, d.release())
+}
+
+// refuse has later calls answered with ErrClosed.
+func (d *DiskStorage) refuse() {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.view.closed = true
+}
+
+// finishCalls waits for the calls that are under way, and for the background.
+func (d *DiskStorage) finishCalls() {
+	d.reads.Wait()
+	if d.opts.ReadOnly {
+		return
+	}
+	d.syncer.saves.Wait()
+	d.syncer.flusher.Wait()
+	d.stopAhead()
+	d.remover.Remove() // what failed before is tried once more
+	d.remover.Wait()
 }
 
 func (d *DiskStorage) isClosed() bool {
@@ -68,10 +85,16 @@ func (d *DiskStorage) isClosed() bool {
 // settle leaves on disk what a clean log has: everything synced, slots that show
 // the live entries only, and pages 0 and 1 of wal.meta equal and clean.
 func (d *DiskStorage) settle() error {
+	if err := d.syncData(); err != nil {
+		return err
+	}
+	if err := d.sealAll(); err != nil {
+		return err
+	}
+	if err := d.unmakeNext(); err != nil {
+		return err
+	}
 	if d.tail != nil {
-		if err := d.tail.Sync(); err != nil {
-			return err
-		}
 		if err := d.settleTail(); err != nil {
 			return err
 		}
@@ -91,7 +114,7 @@ func (d *DiskStorage) settle() error {
 		}
 	}
 	m := d.meta.Meta()
-	m.Durable = d.durable()
+	m.Durable, m.HardState = d.durable(), d.hard
 	return d.meta.CommitClean(m)
 }
 
@@ -106,10 +129,17 @@ func (d *DiskStorage) settleTail() error {
 
 // release closes all files; the lock goes with wal.meta.
 func (d *DiskStorage) release() error {
+	d.stopAhead()
 	if d.remover != nil {
 		d.remover.Wait()
 	}
 	var errs []error
+	for _, f := range d.unsealed() { // of a log that was poisoned
+		errs = append(errs, f.Release())
+	}
+	if f := d.ahead.next; f != nil {
+		errs = append(errs, f.Release())
+	}
 	for _, s := range d.files {
 		errs = append(errs, s.file.Release())
 	}

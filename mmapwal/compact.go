@@ -43,11 +43,11 @@ func (d *DiskStorage) Compact(i uint64) error {
 // compact stores m, whose entries up to m.Compacted are not needed any more.
 // Under NoSync the entries are synced first, so that the log reaches the snapshot.
 func (d *DiskStorage) compact(m metafile.Meta) error {
+	if err := d.syncData(); err != nil {
+		return err
+	}
 	next := d.next
 	if d.tail != nil {
-		if err := d.tail.Sync(); err != nil {
-			return err
-		}
 		next = d.tail.Number()
 	}
 	files := make([]cleanup.File, 0, len(d.files))
@@ -60,12 +60,12 @@ func (d *DiskStorage) compact(m metafile.Meta) error {
 	}
 	m.FirstFile = cleanup.FirstLive(files, m.Compacted.Index, next)
 	m.Durable = d.durable()
-	return d.retire(m)
+	return d.commitCompaction(m)
 }
 
-// retire makes m durable, and then lets go of the files below m.FirstFile and of
+// commitCompaction makes m durable, and then lets go of the files below m.FirstFile and of
 // the snapshot file that m replaces.
-func (d *DiskStorage) retire(m metafile.Meta) error {
+func (d *DiskStorage) commitCompaction(m metafile.Meta) error {
 	old := d.meta.Meta()
 	if err := d.meta.Commit(m); err != nil {
 		return err
@@ -80,17 +80,28 @@ func (d *DiskStorage) retire(m metafile.Meta) error {
 	}
 	d.files = live
 	d.publish()
-	var names []string
+	var gone []cleanup.Dead
 	for _, s := range dead {
-		names = append(names, entryfile.Name(s.file.Number()))
+		gone = append(gone, d.deadFile(s.file))
 		d.releaseDead(s.file)
 	}
 	if old.SnapshotInFile && old.Snapshot != m.Snapshot {
-		names = append(names, metafile.SnapshotName(old.Snapshot))
+		gone = append(gone, deadName(metafile.SnapshotName(old.Snapshot)))
 	}
-	d.remover.Remove(names...)
+	d.remover.Remove(gone...)
 	return nil
 }
+
+// deadFile is an entry file to be removed, or kept as a spare.
+func (d *DiskStorage) deadFile(f *entryfile.File) cleanup.Dead {
+	dead := deadName(entryfile.Name(f.Number()))
+	if f.Size() == entryfile.SizeFor(d.opts.FileDataSize) {
+		dead.Spare, dead.Closed = entryfile.SpareName(f.Number()), f.Closed
+	}
+	return dead
+}
+
+func deadName(name string) cleanup.Dead { return cleanup.Dead{Name: name} }
 
 // releaseDead gives up the log's hold on a file; reads under way keep theirs.
 func (d *DiskStorage) releaseDead(f *entryfile.File) {

@@ -13,7 +13,7 @@ func (o *Options) SetFS(fsys vfs.FS) {
 }
 
 // SetSyncMode sets the sync policy by its number on disk.
-func (o *Options) SetSyncMode(mode uint32) { o.Sync = SyncPolicy{syncMode(mode)} }
+func (o *Options) SetSyncMode(mode uint32) { o.Sync = SyncPolicy{mode: syncMode(mode)} }
 
 // Keys returns the directory key.
 func (d *DiskStorage) Keys() *encryption.DirectoryKey { return d.meta.Keys() }

@@ -173,7 +173,7 @@ func (f *testLogFault) work(d *mmapwal.DiskStorage) {
 		f.models = op.Outcomes(f.model)
 		_, before := f.fault()
 		err := op.Do(d, f.model)
-		f.syncTold(before, err)
+		f.syncTold(d, before, err)
 		if err != nil {
 			f.typed(err)
 			if errors.Is(err, mmapwal.ErrPoisoned) {
@@ -194,11 +194,16 @@ func (f *testLogFault) work(d *mmapwal.DiskStorage) {
 }
 
 // syncTold checks that a call in which a sync failed, none having failed before
-// it, says that the log is poisoned. Directories are synced in the background, too.
-func (f *testLogFault) syncTold(before string, err error) {
+// it, says that the log is poisoned; if the sync was one in the background, the
+// log says so soon.
+func (f *testLogFault) syncTold(d *mmapwal.DiskStorage, before string, err error) {
 	f.t.Helper()
 	op, now := f.fault()
 	if before != "" || now == "" || op != vfstest.OpSync && op != vfstest.OpMsync {
+		return
+	}
+	if err == nil {
+		testLogEventually(f.t, now+": the log says that it is poisoned", func() bool { return d.Stats().Poisoned != nil })
 		return
 	}
 	if !errors.Is(err, mmapwal.ErrPoisoned) || !errors.Is(err, f.errno) {
@@ -470,6 +475,7 @@ func TestFailedRemoval(t *testing.T) {
 	})
 	d := testLogOpen(t, dir, testLogOn(vfstest.New(vfs.OS(), disk.Before)), func(o *mmapwal.Options) {
 		o.Logger = slog.New(slog.NewTextHandler(&lines, nil))
+		o.SpareFiles = -1
 	})
 	if err := d.CreateSnapshot(19, nil, nil); err != nil {
 		t.Fatal(err)
@@ -496,7 +502,7 @@ func TestFailedRemoval(t *testing.T) {
 func TestFailedRemovalAndOpen(t *testing.T) {
 	dir := t.TempDir()
 	testLogThreeFiles(t, dir)
-	d := testLogOpen(t, dir, testLogOn(vfstest.New(vfs.OS(), vfstest.FailFrom(1, syscall.EACCES, vfstest.OpRemove))))
+	d := testLogOpen(t, dir, testLogOn(vfstest.New(vfs.OS(), vfstest.FailFrom(1, syscall.EACCES, vfstest.OpRemove))), func(o *mmapwal.Options) { o.SpareFiles = -1 })
 	if err := d.CreateSnapshot(19, nil, nil); err != nil {
 		t.Fatal(err)
 	}

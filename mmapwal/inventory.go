@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
@@ -18,6 +19,7 @@ const corruptSuffix = ".corrupt"
 
 // The names of files that an Open may remove: nobody else's look like these.
 var (
+	sparePattern     = regexp.MustCompile(`^([0-9]{5,})\.spare$`)
 	snapshotPattern  = regexp.MustCompile(`^[0-9a-f]{16}-[0-9a-f]{16}\.snap$`)
 	temporaryPattern = regexp.MustCompile(`^([0-9a-f]{16}-[0-9a-f]{16}\.snap|[0-9]{5,}\.wal)\.tmp$`)
 )
@@ -28,6 +30,7 @@ type inventory struct {
 	numbers   []uint64 // of the entry files, rising
 	snapshots []string
 	temporary []string // of creations that were interrupted
+	spares    []string // entry files to be used again
 	setAside  []string // .corrupt
 	unknown   []string // of another program
 }
@@ -59,6 +62,8 @@ func takeInventory(fsys vfs.FS, dir string) (*inventory, error) {
 			inv.setAside = append(inv.setAside, name)
 		case name == metafile.TemporaryName || temporaryPattern.MatchString(name):
 			inv.temporary = append(inv.temporary, name)
+		case sparePattern.MatchString(name):
+			inv.spares = append(inv.spares, name)
 		case snapshotPattern.MatchString(name):
 			inv.snapshots = append(inv.snapshots, name)
 		default:
@@ -79,7 +84,7 @@ func (inv *inventory) mayCreate() error {
 	if len(inv.numbers) > 0 {
 		return corrupt.At(filepath.Join(inv.dir, metafile.Name), 0, "the file is missing beside entry files: restore it from a backup, or move the entry files away")
 	}
-	others := slices.Concat(inv.unknown, inv.snapshots, inv.setAside)
+	others := slices.Concat(inv.unknown, inv.snapshots, inv.setAside, inv.spares)
 	if len(others) > 0 {
 		return fmt.Errorf("%w: it has no wal.meta, but %s; use an empty directory", ErrForeign, strings.Join(others, ", "))
 	}
@@ -106,6 +111,15 @@ func (inv *inventory) deadFiles(m metafile.Meta) (names []string) {
 		}
 	}
 	return names
+}
+
+// lastSpare returns the highest number that a spare file has in its name.
+func (inv *inventory) lastSpare() (last uint64) {
+	for _, name := range inv.spares {
+		n, _ := strconv.ParseUint(sparePattern.FindStringSubmatch(name)[1], 10, 64)
+		last = max(last, n)
+	}
+	return last
 }
 
 // live returns the numbers of the entry files that count.

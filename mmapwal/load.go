@@ -7,6 +7,7 @@ import (
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
+	"github.com/seed-2fef92ad/raftwal/metafile"
 )
 
 // loaded is an entry file as Open found it.
@@ -40,16 +41,19 @@ func (l loaded) last() uint64 {
 //	clean    elsewhere                        corrupt
 //	unclean  before an end known durable      corrupt
 //	unclean  and a witness follows            corrupt
-//	unclean  torn, and a later file vouches   corrupt
-//	unclean  anywhere else                    that is the end; seal the file there
+//	unclean  with the one that ends the file  seal the file there; the next one goes on
+//	unclean  without, and a later file, or
+//	         wal.meta, vouches for all of it  corrupt
+//	unclean  anywhere else                    that is the end of the log: seal the file
+//	                                          there; what later files hold was not promised
 func (d *DiskStorage) loadFiles(inv *inventory) error {
 	m := d.meta.Meta()
 	numbers := inv.live(m)
 	if n := len(numbers); n > 0 {
 		d.next = numbers[n-1] + 1
 	}
-	// No number that wal.meta speaks of is given to another file.
-	d.next = max(d.next, m.FirstFile, m.Durable.File+1, m.ClearedEnd.File+1)
+	// No number that wal.meta speaks of is given to another file, nor a spare's.
+	d.next = max(d.next, m.FirstFile, m.Durable.File+1, m.ClearedEnd.File+1, inv.lastSpare()+1)
 	if d.opts.Recovery == KeepValidPrefix {
 		if err := d.removeLeftovers(inv); err != nil {
 			return err
@@ -60,17 +64,18 @@ func (d *DiskStorage) loadFiles(inv *inventory) error {
 	if err != nil {
 		return err
 	}
-	if err := d.judge(files); err != nil {
+	n, err := d.judge(files)
+	if err != nil {
 		return err
 	}
 	if d.opts.ReadOnly {
-		d.adoptLoaded(files)
+		d.adoptLoaded(files[:n])
 		return nil
 	}
 	if err := d.removeLeftovers(inv); err != nil {
 		return err
 	}
-	return d.recover(files)
+	return d.recover(files, n)
 }
 
 // openFiles opens the files with the given numbers and reads those that are not
@@ -193,26 +198,29 @@ func (d *DiskStorage) scan(l *loaded) error {
 	return nil
 }
 
-// judge tells torn writes from damage, and looks for gaps between the files.
-func (d *DiskStorage) judge(files []loaded) error {
+// judge tells torn writes from damage, and looks for gaps between the files. The
+// first n files are the log: what those behind them hold was never promised.
+func (d *DiskStorage) judge(files []loaded) (n int, err error) {
 	m := d.meta.Meta()
 	reach := m.Compacted.Index
 	for k, l := range files {
 		if l.scan != nil {
 			if err := d.judgeEnd(l, files[k+1:]); err != nil {
-				return err
+				return 0, err
 			}
 		}
 		first, last := l.first(), l.last()
-		if first == 0 {
-			continue
+		if first != 0 {
+			if first > reach+1 {
+				return 0, d.gap(l.file, reach, first)
+			}
+			reach = max(last, m.Compacted.Index)
 		}
-		if first > reach+1 {
-			return d.gap(l.file, reach, first)
+		if l.open() {
+			return k + 1, nil
 		}
-		reach = max(last, m.Compacted.Index)
 	}
-	return nil
+	return len(files), nil
 }
 
 func (d *DiskStorage) gap(f *entryfile.File, reach, first uint64) error {
@@ -233,22 +241,38 @@ func (d *DiskStorage) judgeEnd(l loaded, later []loaded) error {
 	if l.scan.Witness != 0 {
 		return damaged("the record is damaged; the one at offset %d says that it had been synced", l.scan.Witness)
 	}
-	if l.scan.Rest == 0 {
-		return nil
-	}
-	for _, other := range later {
-		if other.scan != nil && other.scan.Mark >= entryfile.DataStart || other.scan == nil && other.file.First() != 0 {
-			return damaged("the record is damaged; %s says that it had been synced", other.file.Path())
-		}
+	if by := d.vouches(l, later); l.open() && by != "" {
+		return damaged("the end of the file is damaged; %s says that all of it had been synced", by)
 	}
 	return nil
 }
 
-// recover makes what was found durable and takes it as the log: files that were
-// not sealed are sealed where their records end. Those at the end of the log that
-// have no records are noted in d.empty.
-func (d *DiskStorage) recover(files []loaded) error {
-	kept := files
+// vouches returns the path of the file that says that all of l had been synced; "" if
+// none does.
+func (d *DiskStorage) vouches(l loaded, later []loaded) string {
+	if d.meta.Meta().Durable.File > l.file.Number() {
+		return filepath.Join(d.dir, metafile.Name)
+	}
+	for _, other := range later {
+		if other.scan == nil && other.file.Sealed() || other.scan != nil && other.scan.Mark >= entryfile.DataStart {
+			return other.file.Path()
+		}
+	}
+	return ""
+}
+
+// recover makes what was found durable and takes it as the log, which the first n
+// files are: those that were not sealed are sealed where their records end. Those
+// behind are gone before, or they would seem to follow; those at the end that have no
+// records are noted in d.empty.
+func (d *DiskStorage) recover(files []loaded, n int) error {
+	for _, l := range slices.Backward(files[n:]) {
+		d.noteDropped(l)
+		if err := d.removeDurably(entryfile.Name(l.file.Number())); err != nil {
+			return err
+		}
+	}
+	kept := files[:n]
 	for len(kept) > 0 && kept[len(kept)-1].empty() {
 		l := kept[len(kept)-1]
 		d.noteTorn(l)
@@ -262,7 +286,8 @@ func (d *DiskStorage) recover(files []loaded) error {
 			if err := d.seal(l); err != nil {
 				return err
 			}
-		case k == len(kept)-1:
+		case k == len(kept)-1 || kept[k+1].scan != nil:
+			// The seals of those before it were durable before it was sealed.
 			if err := l.file.RestoreHeader(); err != nil {
 				return err
 			}
@@ -280,8 +305,22 @@ func (d *DiskStorage) recover(files []loaded) error {
 // empty: the file was not sealed, and no record of it is whole.
 func (l loaded) empty() bool { return l.scan != nil && l.scan.End == entryfile.DataStart }
 
+// open: the file was not sealed, and no record says that it ends.
+func (l loaded) open() bool { return !l.file.Sealed() && (l.scan == nil || !l.scan.Ended) }
+
+// noteDropped notes what a file behind the end of the log holds.
+func (d *DiskStorage) noteDropped(l loaded) {
+	if l.scan == nil || l.scan.Index.Len() == 0 {
+		d.noteTorn(l)
+		return
+	}
+	d.recovery.TornBytes += l.scan.End - entryfile.DataStart
+	d.log.Info("raftwal: entries dropped; what comes before them was lost, and neither was promised", "file", l.file.Path(),
+		"first", l.scan.Index.First(), "last", l.scan.Index.Last())
+}
+
 func (d *DiskStorage) noteTorn(l loaded) {
-	if l.scan.Rest == 0 {
+	if l.scan == nil || l.scan.Rest == 0 {
 		return
 	}
 	d.recovery.TornBytes += l.scan.Rest

@@ -95,7 +95,7 @@ func (d *DiskStorage) SetUint(info MetaInfo, v uint64) error {
 		return invalidf("SetUint: there is no MetaInfo %d", int(info))
 	}
 	var err error
-	if info == CheckpointIndex || d.opts.Sync == NoSync {
+	if info == CheckpointIndex || d.opts.Sync.mode == noSync {
 		err = d.meta.Note(m)
 	} else {
 		err = d.meta.Commit(m)

@@ -27,6 +27,7 @@ type testNonces struct {
 	t    *testing.T
 	mu   sync.Mutex
 	used map[string][sha256.Size]byte
+	ends map[string]int64 // of the records, by data key
 }
 
 // use notes that under a key and nonce this ciphertext came to be. The same one
@@ -74,6 +75,8 @@ func (f testNonceFile) WriteAt(p []byte, off int64) (int, error) {
 	switch {
 	case strings.Contains(f.name, "wal.meta"):
 		f.nonces.meta(p[:page.Size])
+	case off >= entryfile.DataStart && strings.Contains(f.name, ".wal"):
+		f.nonces.record(testNonceMem(f.File), off, p)
 	case strings.Contains(f.name, ".snap") && off == 48:
 		f.nonces.use(p, "wrapped key of a snapshot %x", p[4:16])
 	case strings.Contains(f.name, ".snap") && off > 48:
@@ -99,7 +102,7 @@ func (m testNonceMapping) Store(off int64, p []byte) error {
 		m.nonces.meta(p)
 	case off >= entryfile.DataStart:
 		m.nonces.record(mem, off, p)
-	case off >= entryfile.DataStart-2*page.Size:
+	case off >= entryfile.DataStart-2*page.Size && string(p[:8]) == "RAFTWALe":
 		m.nonces.use(p[3200:3264], "wrapped data key %x", p[3204:3216])
 	}
 	return m.Mapping.Store(off, p)
@@ -122,21 +125,36 @@ func (n *testNonces) record(mem []byte, off int64, p []byte) {
 	if bytes.Equal(now, p) {
 		return
 	}
-	if len(bytes.TrimLeft(now, "\x00")) > 0 {
-		n.t.Errorf("the data at %d is overwritten", off)
-	}
 	header := mem[entryfile.DataStart-2*page.Size:]
 	if string(header[:8]) != "RAFTWALe" { // the first page may be damaged, or the second one written first
 		header = header[page.Size:]
 	}
-	n.use(p, "data key %x record at %d", header[3200:3264], off)
+	key := fmt.Sprintf("%x", header[3200:3264])
+	if header[63]&16 == 0 && len(bytes.TrimLeft(now, "\x00")) > 0 || off < n.ends[key] {
+		n.t.Errorf("the data at %d is overwritten", off)
+	}
+	n.ends[key] = off + int64(len(p))
+	n.use(p, "data key %s record at %d", key, off)
+}
+
+// testNonceMem returns the content of a file.
+func testNonceMem(f vfs.File) []byte {
+	size, err := f.Size()
+	if err != nil {
+		panic(err)
+	}
+	m, err := f.Map(size)
+	if err != nil {
+		panic(err)
+	}
+	return m.Bytes()
 }
 
 // TestNoncesDoNotRepeat over histories with power cuts, recoveries within
 // recoveries, kills, clean closes, and copies that both go on.
 func TestNoncesDoNotRepeat(t *testing.T) {
 	seed := testLogSeed(t)
-	nonces := &testNonces{t: t, used: make(map[string][sha256.Size]byte)}
+	nonces := &testNonces{t: t, used: make(map[string][sha256.Size]byte), ends: make(map[string]int64)}
 	for k := range uint64(60) {
 		r := rand.New(rand.NewPCG(seed, k))
 		disk := simdisk.New()

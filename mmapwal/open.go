@@ -92,7 +92,9 @@ func (d *DiskStorage) open() error {
 	if err != nil {
 		return err
 	}
-	d.remover = cleanup.NewRemover(d.host, d.dir, d.log, func(err error) { d.poison(err) })
+	d.remover = cleanup.NewRemover(d.host, d.dir, d.opts.SpareFiles, d.log, func(err error) { d.poison(err) })
+	d.startAhead()
+	d.startSyncer()
 	return d.openForWriting(inv)
 }
 
@@ -176,7 +178,15 @@ func (d *DiskStorage) openForWriting(inv *inventory) error {
 	if err := d.removeEmpty(); err != nil {
 		return err
 	}
-	d.remover.Remove(inv.deadFiles(d.meta.Meta())...)
+	gone := inv.deadFiles(d.meta.Meta())
+	if d.recovery.Clean {
+		d.remover.AddSpares(inv.spares...)
+	} else {
+		gone = append(gone, inv.spares...) // the disk may not hold what the page cache shows
+	}
+	for _, name := range gone {
+		d.remover.Remove(deadName(name))
+	}
 	return d.ensureTail()
 }
 
@@ -213,23 +223,28 @@ func (d *DiskStorage) beginRun() error {
 	if err := commit(m); err != nil {
 		return err
 	}
+	d.hard = m.HardState
 	d.publish()
 	return nil
 }
 
-// removeEmpty removes the files that hold nothing, now that wal.meta does not
-// name one of them as the durable end. They are gone, durably, before a new
+// removeEmpty removes the files that hold nothing, now that wal.meta
+// does not name one of them as the durable end. They are gone, durably, before a new
 // file follows the one in front of them.
 func (d *DiskStorage) removeEmpty() error {
 	for _, name := range d.empty { // the last one first, so that none names one that is gone
-		if err := d.fsys.Remove(filepath.Join(d.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		if err := d.fsys.SyncDir(d.dir); err != nil {
+		if err := d.removeDurably(name); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (d *DiskStorage) removeDurably(name string) error {
+	if err := d.fsys.Remove(filepath.Join(d.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return d.fsys.SyncDir(d.dir)
 }
 
 // reconcile makes what wal.meta says fit the entries that were found: the log
@@ -258,8 +273,7 @@ func (d *DiskStorage) ensureTail() error {
 	}
 	p := &d.plan
 	defer d.discard(p)
-	before := d.before(p)
-	f, _, err := d.prepareFile(d.next, before, before != nil && before.Sealed(), nil)
+	_, err := d.addFile(p, nil)
 	if errors.Is(err, ErrNoSpace) && !vfs.SyncFailed(err) {
 		d.log.Warn("raftwal: no space for a new entry file; compact, or make room", "dir", d.dir, "err", err)
 		return nil
@@ -267,10 +281,7 @@ func (d *DiskStorage) ensureTail() error {
 	if err != nil {
 		return err
 	}
-	p.files, p.counts = append(p.files, f), append(p.counts, 0)
-	if err := d.adopt(p); err != nil {
-		return err
-	}
+	d.adopt(p)
 	d.publish()
 	return nil
 }

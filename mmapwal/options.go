@@ -2,6 +2,7 @@ package mmapwal
 
 import (
 	"log/slog"
+	"time"
 
 	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/entryfile"
@@ -9,22 +10,42 @@ import (
 )
 
 // SyncPolicy says when a Save is on the disk.
-type SyncPolicy struct{ mode syncMode }
+type SyncPolicy struct {
+	mode     syncMode
+	entries  int           // of BatchSync
+	interval time.Duration // of BatchSync
+}
 
 type syncMode uint32 // as stored in wal.meta
 
 const (
-	hardSync syncMode = 0
-	noSync   syncMode = 2 // 1 is for BatchSync
+	hardSync  syncMode = 0
+	batchSync syncMode = 1
+	noSync    syncMode = 2
 )
 
 var (
 	// HardSync, the zero value: what Save returned nil for survives a power cut.
-	HardSync = SyncPolicy{hardSync}
+	HardSync = SyncPolicy{mode: hardSync}
 	// NoSync: it survives the death of the process, but a power cut may take
 	// what was saved since the last Sync, Close, snapshot or compaction.
-	NoSync = SyncPolicy{noSync}
+	NoSync = SyncPolicy{mode: noSync}
 )
+
+// BatchSync: Save returns at once, and a power cut may take the last n entries that
+// were saved, at most, or those that were saved since the last sync began. That is done
+// in the background: when half of n is not on the disk, or an entry has not been for
+// the interval. Save waits when more than n are not, or Options.MaxUnsyncedBytes. A
+// changed term or vote is on the disk when Save returns, with all before it; so is a
+// snapshot. After a power cut, or the death of the process, the commit index may be
+// older; entries, term and vote survive the latter. n is at least 1; an interval of 0
+// or less is one of 10 ms.
+func BatchSync(n int, interval time.Duration) SyncPolicy {
+	if interval <= 0 {
+		interval = 10 * time.Millisecond
+	}
+	return SyncPolicy{mode: batchSync, entries: max(n, 1), interval: interval}
+}
 
 // RecoveryPolicy says what Open does about promised data that is damaged. A torn
 // tail, which was never promised, is dropped under either.
@@ -48,7 +69,7 @@ const (
 // Options of Open. A copy is taken: later changes have no effect. The zero value
 // is the default.
 type Options struct {
-	// Sync is when a Save is on the disk: HardSync or NoSync.
+	// Sync is when a Save is on the disk: HardSync, BatchSync or NoSync.
 	Sync SyncPolicy
 
 	// Key is the master key: it encrypts the log at rest, with AES-GCM. 16, 24 or
@@ -67,9 +88,19 @@ type Options struct {
 	// to new files. An entry that is larger gets a file that it fits into.
 	FileDataSize int64
 
+	// MaxUnsyncedBytes is how many bytes of records may wait for the disk under
+	// HardSync, in SaveAsync, and under BatchSync, before a Save waits for it. 0 means
+	// 64 MiB.
+	MaxUnsyncedBytes int64
+
 	// RetainEntries is how many entries below a snapshot CreateSnapshot keeps, so
 	// that slow followers need not be sent the snapshot. 0 keeps none.
 	RetainEntries uint64
+
+	// SpareFiles is how many entry files whose entries are dead are kept, at most, to
+	// be used again: writing to blocks that were written before costs the disk less.
+	// 0 means 2; negative: none.
+	SpareFiles int
 
 	// Recovery is what Open does about damage.
 	Recovery RecoveryPolicy
@@ -94,7 +125,7 @@ func (o *Options) withDefaults() (Options, error) {
 	if o != nil {
 		out = *o
 	}
-	if out.Sync.mode != hardSync && out.Sync.mode != noSync {
+	if out.Sync.mode > noSync {
 		return out, invalidf("Options.Sync: %d is no sync policy", out.Sync.mode)
 	}
 	if out.FileDataSize == 0 {
@@ -104,6 +135,16 @@ func (o *Options) withDefaults() (Options, error) {
 		return out, invalidf("Options.FileDataSize is %d; it can be 0 or from %d to %d bytes",
 			out.FileDataSize, entryfile.MinDataBytes, int64(entryfile.MaxDataBytes))
 	}
+	if out.MaxUnsyncedBytes == 0 {
+		out.MaxUnsyncedBytes = 64 << 20
+	}
+	if out.MaxUnsyncedBytes < 0 {
+		return out, invalidf("Options.MaxUnsyncedBytes is %d; it can be 0 or more", out.MaxUnsyncedBytes)
+	}
+	if out.SpareFiles == 0 {
+		out.SpareFiles = 2
+	}
+	out.SpareFiles = max(out.SpareFiles, 0)
 	if out.Recovery > KeepValidPrefix {
 		return out, invalidf("Options.Recovery: %d is no recovery policy", out.Recovery)
 	}

@@ -22,7 +22,7 @@ type plan struct {
 	snapFile string        // temporary name of the snapshot's data, "" if inline
 
 	inTail int               // how many of entries go to the tail
-	files  []*entryfile.File // files for the rest, prepared but not published
+	files  []*entryfile.File // files for the rest, with their names
 	counts []int             // how many of entries go to each
 }
 
@@ -40,26 +40,40 @@ func (d *DiskStorage) makeRoom(p *plan) error {
 		}
 	}
 	rest := p.entries
-	if d.tail != nil && (!p.empties || d.tailIsFresh()) {
+	if len(rest) > 0 && d.tail != nil && (!p.empties || d.tailIsFresh()) {
 		count, bytes := d.tail.Room(rest)
 		if err := d.tail.Reserve(bytes, count); err != nil {
 			return reserving(err)
 		}
 		p.inTail, rest = count, rest[count:]
 	}
-	number := d.next
 	for len(rest) > 0 || p.empties && !d.tailIsFresh() && len(p.files) == 0 {
-		before := d.before(p)
-		sealed := before != nil && (len(p.files) > 0 || !p.empties || d.tailIsFresh())
-		f, count, err := d.prepareFile(number, before, sealed, rest)
+		count, err := d.addFile(p, rest)
 		if err != nil {
 			return err
 		}
-		p.files, p.counts = append(p.files, f), append(p.counts, count)
 		rest = rest[count:]
-		number++
 	}
 	return nil
+}
+
+// addFile adds to p the file behind those it has, with room for as many of es as it
+// takes. That can be none, if the file was made ahead, and is too small.
+func (d *DiskStorage) addFile(p *plan, es []*raftpb.Entry) (count int, err error) {
+	var f *entryfile.File
+	if len(p.files) == 0 {
+		f = d.takeNext()
+	}
+	if f != nil {
+		p.files = append(p.files, f) // it is given back if there is no room
+		var bytes int64
+		count, bytes = f.Room(es)
+		err = f.Reserve(bytes, count)
+	} else if f, count, err = d.prepareFile(d.next+uint64(len(p.files)), d.before(p), es); err == nil {
+		p.files = append(p.files, f)
+	}
+	p.counts = append(p.counts, count)
+	return count, reserving(err)
 }
 
 // tailIsFresh: the tail has not taken a record yet.
@@ -67,10 +81,14 @@ func (d *DiskStorage) tailIsFresh() bool {
 	return d.tail != nil && d.tail.End() == entryfile.DataStart
 }
 
-// discard removes what makeRoom prepared and nobody used.
+// discard removes what makeRoom prepared and nobody used, but for the first file.
 func (d *DiskStorage) discard(p *plan) {
-	for _, f := range p.files {
-		f.Discard()
+	for k, f := range p.files {
+		if k == 0 {
+			d.giveNext(f)
+		} else {
+			f.Discard()
+		}
 	}
 	if p.snapFile != "" {
 		_ = d.fsys.Remove(p.snapFile) // else the next Open removes it
@@ -78,32 +96,33 @@ func (d *DiskStorage) discard(p *plan) {
 	p.reset()
 }
 
-// prepareFile makes the file with the given number ready for as many of es as it
-// takes, at least one.
-// before is the file in front of it, nil if there is none; sealed says whether
-// that one is going to be before this one gets its name.
-func (d *DiskStorage) prepareFile(number uint64, before *entryfile.File, sealed bool, es []*raftpb.Entry) (*entryfile.File, int, error) {
-	salt, err := d.randomUint64()
+// prepareFile makes the file with the given number, which follows before (nil: none),
+// with room for as many of es as it takes, at least one.
+func (d *DiskStorage) prepareFile(number uint64, before *entryfile.File, es []*raftpb.Entry) (*entryfile.File, int, error) {
+	spec, err := d.nextSpec(number, before)
 	if err != nil {
 		return nil, 0, err
 	}
+	if len(es) > 0 {
+		spec.DataBytes = max(spec.DataBytes, spec.Hold(len(es[0].GetData())))
+	}
+	count, bytes := spec.Fit(es)
+	f, err := d.makeFile(spec, bytes, count)
+	return f, count, err
+}
+
+// nextSpec describes the file with the given number, which follows before (nil: none).
+func (d *DiskStorage) nextSpec(number uint64, before *entryfile.File) (entryfile.Spec, error) {
+	salt, err := d.randomUint64()
 	spec := entryfile.Spec{
 		Number: number,
-		LogID:  d.meta.Meta().LogID, Salt: uint32(salt), DataBytes: d.opts.FileDataSize,
+		LogID:  d.meta.Meta().LogID, Salt: uint32(salt), DataBytes: d.opts.FileDataSize, Synced: d.opts.Sync.mode == hardSync,
 		Keys: d.meta.Keys(), Random: d.host.Random,
 	}
 	if before != nil {
-		spec.Prev, spec.PrevSalt, spec.PrevSealed = before.Number(), before.Salt(), sealed
+		spec.Prev, spec.PrevSalt, spec.PrevSealed = before.Number(), before.Salt(), before.Sealed()
 	}
-	if len(es) > 0 {
-		spec.DataBytes = max(spec.DataBytes, spec.RecordBytes(len(es[0].GetData())))
-	}
-	count, bytes := spec.Fit(es)
-	f, err := entryfile.Prepare(d.fsys, d.dir, spec, bytes, count)
-	if err != nil {
-		return nil, 0, reserving(err)
-	}
-	return f, count, nil
+	return spec, err
 }
 
 // before returns the file in front of the one that p prepares next; nil if there

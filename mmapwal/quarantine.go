@@ -45,7 +45,18 @@ func (d *DiskStorage) keepValidPrefix(numbers []uint64) error {
 		}
 		files = append(files, l)
 	}
-	return d.recover(files)
+	return d.recover(files, d.endOfLog(files))
+}
+
+// endOfLog returns how many of the files are the log: those behind one that is torn,
+// which none of them vouches for, hold what was never promised.
+func (d *DiskStorage) endOfLog(files []loaded) int {
+	for k, l := range files {
+		if l.open() && d.vouches(l, files[k+1:]) == "" {
+			return k + 1
+		}
+	}
+	return len(files)
 }
 
 // inspect opens and reads a file, sealed or not. With damage comes the file if

@@ -30,39 +30,115 @@ import (
 //
 // Reads may see the entries before Save returns.
 func (d *DiskStorage) Save(h *raftpb.HardState, es []*raftpb.Entry, snap *raftpb.Snapshot) error {
-	d.writing.Lock()
-	defer d.writing.Unlock()
-	if err := d.writable(); err != nil {
+	ticket, err := d.save(h, es, snap, nil)
+	if err != nil || ticket == 0 {
 		return err
+	}
+	defer d.syncer.saves.Done()
+	if d.opts.Sync.mode == batchSync {
+		return d.bound(ticket)
+	}
+	return d.await(ticket)
+}
+
+// SaveAsync is Save that returns once all is stored in memory, where reads see it, and
+// calls done when it is durable under the sync policy: under HardSync when it is on
+// the disk, which many of them share one sync for; under BatchSync and NoSync soon.
+// So it serves raft's AsyncStorageWrites. A snapshot, and a changed term or vote, are
+// on the disk when SaveAsync returns.
+//
+// The done functions are called one after another, in the order of their Saves, each
+// with what Save would have returned; nil is a done that nobody waits for. When one
+// Save fails, all Saves fail likewise, and change nothing, until its done function and
+// those of the ones queued behind it have returned. A done function holds up those
+// behind it; it may call SaveAsync and all that reads, but not Save, Close, or what
+// else writes: those may wait for it.
+//
+// SaveAsync waits while Options.MaxUnsyncedBytes are not on the disk.
+func (d *DiskStorage) SaveAsync(h *raftpb.HardState, es []*raftpb.Entry, snap *raftpb.Snapshot, done func(error)) {
+	if done == nil {
+		done = func(error) {}
+	}
+	ticket, err := d.save(h, es, snap, done)
+	if ticket != 0 {
+		defer d.syncer.saves.Done()
+	}
+	if err != nil || ticket == 0 {
+		return
+	}
+	if d.opts.Sync.mode == batchSync {
+		_ = d.bound(ticket) // an error is sticky
+	} else if d.unsyncedBytes() > d.opts.MaxUnsyncedBytes {
+		_ = d.await(ticket) // likewise
+	}
+}
+
+// save stores a Save in memory, or wholly. It returns a ticket if there is something
+// to be synced, and counts it among those that wait. done is called for a SaveAsync.
+func (d *DiskStorage) save(h *raftpb.HardState, es []*raftpb.Entry, snap *raftpb.Snapshot, done func(error)) (ticket uint64, err error) {
+	if d.opts.ReadOnly {
+		return 0, d.refuseReadOnly(done)
+	}
+	d.writing.Lock()
+	ticket, err = d.stage(h, es, snap)
+	if ticket != 0 {
+		d.syncer.saves.Add(1)
+	}
+	if done != nil {
+		d.syncer.enqueue(async{ticket, err, done})
+	}
+	d.writing.Unlock()
+	if done != nil {
+		d.syncer.flusher.Wake()
+	}
+	return ticket, err
+}
+
+func (d *DiskStorage) refuseReadOnly(done func(error)) error {
+	err := d.writable()
+	if done != nil {
+		d.host.Go(func() { done(err) })
+	}
+	return err
+}
+
+// stage checks and stores a Save. Errors of store poison the log.
+func (d *DiskStorage) stage(h *raftpb.HardState, es []*raftpb.Entry, snap *raftpb.Snapshot) (ticket uint64, err error) {
+	if err := d.writable(); err != nil {
+		return 0, err
+	}
+	if err := d.syncer.behind(); err != nil {
+		return 0, err
 	}
 	p := &d.plan
 	defer d.discard(p)
 	if err := d.check(p, es, snap); err != nil {
-		return err
+		return 0, err
 	}
 	if err := d.makeRoom(p); err != nil {
-		return d.poisonIfSync(err)
+		return 0, d.poisonIfSync(err)
 	}
-	return d.poison(d.store(p, h))
+	ticket, err = d.store(p, h)
+	return ticket, d.poison(err)
 }
 
-// store does what was planned. Any error poisons the log.
-func (d *DiskStorage) store(p *plan, h *raftpb.HardState) error {
+// store does what was planned. It returns a ticket if that is not durable yet as the
+// sync policy wants it.
+func (d *DiskStorage) store(p *plan, h *raftpb.HardState) (ticket uint64, err error) {
 	if p.snap != nil {
 		if err := d.installSnapshot(p); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if len(p.entries) > 0 {
 		if err := d.storeEntries(p); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return d.storeHardState(h)
+	return d.storeHardState(h, p)
 }
 
-// storeEntries appends the entries, file by file, and syncs the last one; those
-// before it are synced by being sealed.
+// storeEntries appends the entries, file by file.
 func (d *DiskStorage) storeEntries(p *plan) error {
 	rest := p.entries
 	if p.inTail > 0 {
@@ -81,14 +157,15 @@ func (d *DiskStorage) storeEntries(p *plan) error {
 		}
 		rest = rest[count:]
 	}
-	if d.opts.Sync == NoSync {
-		return nil
-	}
-	return d.tail.Sync()
+	d.lookAhead()
+	return nil
 }
 
 // appendTail stores es in the tail and shows them to reads.
 func (d *DiskStorage) appendTail(es []*raftpb.Entry) error {
+	if len(es) == 0 {
+		return nil
+	}
 	if err := d.tail.Append(es); err != nil {
 		return err
 	}
@@ -102,66 +179,88 @@ func (d *DiskStorage) appendTail(es []*raftpb.Entry) error {
 	return nil
 }
 
-// rotate seals the tail and puts the next prepared file in its place.
+// rotate ends the tail, has it sealed, and puts the next file in its place.
 func (d *DiskStorage) rotate(p *plan) error {
-	if d.tail != nil {
-		if err := d.tail.Seal(); err != nil {
+	if tail := d.tail; tail != nil {
+		if err := tail.Terminate(); err != nil {
 			return err
 		}
-		d.files[len(d.files)-1] = newSegment(d.tail)
+		s, x := newSegment(tail), tail.Index()
+		s.index = &x
+		d.files[len(d.files)-1] = s
+		if err := d.retire(tail); err != nil {
+			return err
+		}
 	}
-	if err := d.adopt(p); err != nil {
-		return err
-	}
+	d.adopt(p)
 	d.publish()
 	return nil
 }
 
-// adopt gives the next prepared file its name and makes it the tail.
-func (d *DiskStorage) adopt(p *plan) error {
+// adopt makes the next file the tail.
+func (d *DiskStorage) adopt(p *plan) {
 	f := p.files[0]
-	if err := f.Publish(); err != nil {
-		return err
-	}
 	p.files, p.counts = p.files[1:], p.counts[1:]
 	d.tail = f
 	d.files = append(d.files, segment{file: f, first: 1, last: 0})
 	d.next = f.Number() + 1
-	return nil
 }
 
-// storeHardState stores h, unless it is empty, and how far the entries are
-// durable. Only a changed term or vote is synced.
-func (d *DiskStorage) storeHardState(h *raftpb.HardState) error {
-	old := d.meta.Meta()
-	m := old
-	m.Durable = d.durable()
+// storeHardState stores h, unless it is empty, and how far the entries are durable.
+// A changed term or vote is synced at once, and with it the entries before it. A
+// changed commit index alone waits for them.
+func (d *DiskStorage) storeHardState(h *raftpb.HardState, p *plan) (ticket uint64, err error) {
+	old := d.hard
 	if !raft.IsEmptyHardState(h) {
-		m.HardState = metafile.HardState{Term: h.GetTerm(), Vote: h.GetVote(), Commit: h.GetCommit(), Stored: true}
+		d.hard = metafile.HardState{Term: h.GetTerm(), Vote: h.GetVote(), Commit: h.GetCommit(), Stored: true}
 	}
-	if m.HardState == old.HardState && m.Durable == old.Durable {
-		return nil
+	promised := d.hard.Term != old.Term || d.hard.Vote != old.Vote
+	switch {
+	case d.opts.Sync.mode == noSync:
+		m := d.meta.Meta()
+		m.HardState = d.hard
+		return 0, d.noteMeta(m)
+	case promised:
+		return 0, d.syncHardState()
+	case len(p.entries) == 0 && d.hard == old && !d.syncer.pending():
+		return 0, nil
+	case d.hard == old:
+		return d.syncer.stage(len(p.entries), nil), nil
+	case len(p.entries) == 0 && !d.syncer.pending():
+		m := d.meta.Meta()
+		m.HardState = d.hard
+		return 0, d.noteMeta(m)
 	}
-	promised := m.HardState.Term != old.HardState.Term || m.HardState.Vote != old.HardState.Vote
-	var err error
-	if promised && d.opts.Sync != NoSync {
-		err = d.meta.Commit(m)
-	} else {
-		err = d.meta.Note(m)
-	}
-	if err != nil {
+	return d.syncer.stage(len(p.entries), &d.hard), nil
+}
+
+// syncHardState makes all entries and then the hard state durable.
+func (d *DiskStorage) syncHardState() error {
+	if err := d.syncData(); err != nil {
 		return err
 	}
+	m := d.meta.Meta()
+	m.HardState, m.Durable = d.hard, d.durable()
+	if err := d.meta.Commit(m); err != nil {
+		return err
+	}
+	d.syncer.finishAll()
 	d.publishMeta()
 	return nil
 }
 
-// durable returns how far the entries were synced.
-func (d *DiskStorage) durable() metafile.End {
-	if d.tail == nil {
-		return d.meta.Meta().Durable
+// noteMeta stores m, and how far the entries are durable, without a sync.
+func (d *DiskStorage) noteMeta(m metafile.Meta) error {
+	old := d.meta.Meta()
+	m.Durable = d.durable()
+	if m.HardState == old.HardState && m.Durable == old.Durable {
+		return nil
 	}
-	return metafile.End{File: d.tail.Number(), Offset: d.tail.Durable(), Salt: d.tail.Salt()}
+	if err := d.meta.Note(m); err != nil {
+		return err
+	}
+	d.publishMeta()
+	return nil
 }
 
 // publishMeta shows reads what wal.meta holds.

@@ -81,16 +81,14 @@ func (d *DiskStorage) installSnapshot(p *plan) error {
 	}
 	if !d.tailIsFresh() {
 		p.inTail = p.counts[0]
-		if err := d.adopt(p); err != nil {
-			return err
-		}
+		d.adopt(p)
 	}
 	if err := d.publishSnapshotFile(p); err != nil {
 		return err
 	}
 	p.meta.FirstFile = d.tail.Number()
 	p.meta.Durable = d.durable()
-	return d.retire(p.meta)
+	return d.commitCompaction(p.meta)
 }
 
 // commitSnapshot makes p.meta count, with the snapshot and the compaction in it.

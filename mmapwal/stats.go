@@ -51,7 +51,7 @@ func (d *DiskStorage) Stats() Stats {
 		Files: v.logFiles(), Encrypted: v.meta.Encrypted, Recovery: d.recovery,
 	}
 	if !v.closed {
-		s.Poisoned = v.err
+		s.Poisoned = v.poisoned
 	}
 	for _, seg := range v.segments {
 		if seg.file.Healed() {

@@ -9,7 +9,8 @@
 // state. Entries go to the data region of the last entry file (package
 // entryfile); one msync of that range makes them durable. The hard state and the
 // snapshot go to wal.meta (package metafile). What a snapshot made superfluous
-// is removed in the background (package cleanup).
+// is removed in the background (package cleanup). What can be done before it is
+// needed, or later than that, is done in the background, too (ahead.go).
 //
 // # Who may call what beside what
 //
@@ -46,17 +47,25 @@ type DiskStorage struct {
 	dir  string
 	log  *slog.Logger
 
+	closing sync.Mutex // held by Close
+
 	// writing is held by the one writer. It guards this group.
 	writing sync.Mutex
 	meta    *metafile.File
 	files   []segment       // the live files in order, those without live entries too
 	tail    *entryfile.File // the last of files if it takes entries, else nil
 	next    uint64          // number of the next file
-	empty   []string        // files that an unclean stop left without a record
+	empty   []string        // files that an unclean stop left without a record, the last one first
 	plan    plan            // of the Save under way; kept to save allocations
 
+	nextWanted bool  // the next file is there, or wished for
+	readyBytes int64 // how far the tail is made ready
+	ahead      ahead
+	syncer     syncer
+	hard       metafile.HardState // of the Save that was stored last
+
 	// mu guards view. It is held only to copy memory, never across a system call.
-	// Only the writer changes what is in it, but for err, so the writer may read
+	// Only the writer changes what is in it, but for poisoned, so the writer may read
 	// the rest without mu.
 	mu   sync.RWMutex
 	view view
@@ -91,7 +100,7 @@ type view struct {
 	tail      *entryfile.File
 	tailIndex entryfile.Index
 	files     int   // with entries
-	err       error // ErrClosed or ErrPoisoned
+	poisoned  error // ErrPoisoned; nil: all is well
 	closed    bool
 }
 
@@ -102,8 +111,11 @@ func (v *view) first() uint64 { return v.meta.Compacted.Index + 1 }
 func (d *DiskStorage) writable() error {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	if d.view.err != nil {
-		return d.view.err
+	switch {
+	case d.view.closed:
+		return ErrClosed
+	case d.view.poisoned != nil:
+		return d.view.poisoned
 	}
 	if d.opts.ReadOnly {
 		return ErrReadOnly
@@ -118,11 +130,11 @@ func (d *DiskStorage) poison(err error) error {
 		return nil
 	}
 	d.mu.Lock()
-	first := d.view.err == nil
+	first := d.view.poisoned == nil
 	if first {
-		d.view.err = fmt.Errorf("%w: %w", ErrPoisoned, err)
+		d.view.poisoned = fmt.Errorf("%w: %w", ErrPoisoned, err)
 	}
-	sticky := d.view.err
+	sticky := d.view.poisoned
 	d.mu.Unlock()
 	if first {
 		d.log.Error("raftwal: write failed; the log takes no more writes until it is opened again", "dir", d.dir, "err", err)
@@ -143,9 +155,13 @@ func (d *DiskStorage) poisonIfSync(err error) error {
 func (d *DiskStorage) publish() {
 	segments := make([]segment, 0, len(d.files))
 	files := 0
-	for _, s := range d.files {
+	for k, s := range d.files {
 		if s.file == d.tail {
 			continue
+		}
+		if s.index != nil && s.file.Sealed() && !d.opts.ReadOnly {
+			s.index = nil
+			d.files[k] = s
 		}
 		if s.file.End() > entryfile.DataStart {
 			files++

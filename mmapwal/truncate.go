@@ -35,6 +35,9 @@ func (d *DiskStorage) TruncateEntriesUntil(lastIdx uint64) error {
 		return d.poison(err)
 	}
 	d.publishMeta()
+	if err := d.sealAll(); err != nil { // only a sealed file gives blocks back
+		return d.poison(err)
+	}
 	for _, s := range d.files {
 		if s.file == d.tail {
 			continue

@@ -324,6 +324,9 @@ type file struct {
 // Renamed is vfs.File's.
 func (f *file) Renamed(name string) { f.path = name }
 
+// Detach is vfs.File's.
+func (f *file) Detach() error { return nil }
+
 func (f *file) write(op string) error {
 	if f.writable {
 		return nil
@@ -432,6 +435,7 @@ func (m *mapping) Store(off int64, p []byte) error {
 	return err
 }
 
-func (m *mapping) Populate(int64, int64) error { return m.file.write("populate") }
-func (m *mapping) Sync(int64, int64) error     { return nil }
-func (m *mapping) Close() error                { m.mem = nil; return nil }
+func (m *mapping) Populate(int64, int64) error     { return m.file.write("populate") }
+func (m *mapping) PopulateRead(int64, int64) error { return nil }
+func (m *mapping) Sync(int64, int64) error         { return nil }
+func (m *mapping) Close() error                    { m.mem = nil; return nil }

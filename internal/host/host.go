@@ -5,6 +5,7 @@ package host
 import (
 	"crypto/rand"
 	"io"
+	"time"
 
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 )
@@ -12,11 +13,16 @@ import (
 // Host is what the engine runs on.
 type Host struct {
 	FS     vfs.FS
-	Random io.Reader      // for ids, salts and keys
-	Go     func(f func()) // runs f in the background
+	Random io.Reader                       // for ids, salts and keys
+	Go     func(f func())                  // runs f in the background
+	After  func(d time.Duration, f func()) // runs f in the background, when d is over
 }
 
 // OS returns the operating system's.
 func OS() Host {
-	return Host{FS: vfs.OS(), Random: rand.Reader, Go: func(f func()) { go f() }}
+	return Host{
+		FS: vfs.OS(), Random: rand.Reader,
+		Go:    func(f func()) { go f() },
+		After: func(d time.Duration, f func()) { time.AfterFunc(d, f) },
+	}
 }

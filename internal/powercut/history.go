@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/seed-2fef92ad/raftwal/internal/host"
 	"github.com/seed-2fef92ad/raftwal/internal/oracle"
@@ -85,6 +86,9 @@ func (b *background) add(f func()) {
 	b.queue = append(b.queue, f)
 }
 
+// later takes all times for the next turn of the background.
+func (b *background) later(_ time.Duration, f func()) { b.queue = append(b.queue, f) }
+
 func (b *background) run() {
 	queue := b.queue
 	b.queue = nil
@@ -104,7 +108,7 @@ func (c *Config) open(disk *simdisk.FS, seed uint64) (*mmapwal.DiskStorage, *bac
 	b := &background{atOnce: true}
 	var random [32]byte
 	binary.BigEndian.PutUint64(random[:], seed)
-	d, err := mmapwal.OpenOn(host.Host{FS: disk, Random: rand.NewChaCha8(random), Go: b.add}, logDir, c.options())
+	d, err := mmapwal.OpenOn(host.Host{FS: disk, Random: rand.NewChaCha8(random), Go: b.add, After: b.later}, logDir, c.options())
 	b.atOnce = false
 	return d, b, err
 }

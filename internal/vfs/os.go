@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"sync/atomic"
 	"syscall"
+	"unsafe"
 
 	"github.com/dgraph-io/ristretto/v2/z"
 	"golang.org/x/sys/unix"
@@ -103,6 +105,7 @@ type osFile struct {
 	name     string // now; os.File has that of the opening
 	writable bool
 	locked   bool
+	detached bool
 }
 
 func (f *osFile) Renamed(name string) { f.name = name }
@@ -113,12 +116,22 @@ func (f *osFile) errorf(op string, err error) error {
 	return &fs.PathError{Op: op, Path: f.name, Err: err}
 }
 
+// Size does not allocate, which Stat does.
 func (f *osFile) Size() (int64, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return 0, err
+	var stat unix.Stat_t
+	if err := unix.Fstat(f.fd(), &stat); err != nil {
+		return 0, f.errorf("stat", err)
 	}
-	return info.Size(), nil
+	return stat.Size, nil
+}
+
+func (f *osFile) WriteAt(p []byte, off int64) (int, error) {
+	n, err := f.File.WriteAt(p, off)
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		err = f.errorf(path.Op, path.Err)
+	}
+	return n, err
 }
 
 func (f *osFile) Lock() error {
@@ -135,9 +148,20 @@ func (f *osFile) Lock() error {
 	return nil
 }
 
+func (f *osFile) Detach() error {
+	if !mappingsStandAlone || f.detached {
+		return nil
+	}
+	f.detached = true
+	return f.File.Close()
+}
+
 // Close gives the lock up by itself: a process that is being started at this
 // moment may have a copy of the descriptor for a while, and the lock with it.
 func (f *osFile) Close() error {
+	if f.detached {
+		return nil
+	}
 	if f.locked {
 		_ = unix.Flock(f.fd(), unix.LOCK_UN) // closing does the same, if later
 	}
@@ -227,23 +251,31 @@ func (m *osMapping) Populate(off, n int64) error {
 	return nil
 }
 
-// touch makes pages writable by writing to each what it holds.
+func (m *osMapping) PopulateRead(off, n int64) error {
+	pages := m.pages(off, n)
+	err := retryEINTR(func() error { return populateRead(pages) })
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil // then a load waits for the disk
+	}
+	if err != nil {
+		return &fs.PathError{Op: "populate", Path: m.file.name, Err: err}
+	}
+	return nil
+}
+
+// touch makes pages writable by writing to each what it holds, unless somebody
+// else writes there at this moment.
 func (m *osMapping) touch(pages []byte) error {
 	step := os.Getpagesize()
 	return Guard(m.file.name, m.mem, func() error {
 		for i := 0; i < len(pages); i += step {
-			page := &pages[i]
-			storeByte(page, loadByte(page))
+			word := (*uint32)(unsafe.Pointer(&pages[i]))
+			old := atomic.LoadUint32(word)
+			atomic.CompareAndSwapUint32(word, old, old)
 		}
 		return nil
 	})
 }
-
-//go:noinline
-func loadByte(p *byte) byte { return *p }
-
-//go:noinline
-func storeByte(p *byte, b byte) { *p = b }
 
 func (m *osMapping) Sync(off, n int64) error {
 	if n <= 0 {

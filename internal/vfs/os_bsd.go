@@ -10,7 +10,10 @@ import (
 func allocate(int, int64, int64) error { return errors.ErrUnsupported }
 func punch(int, int64, int64) error    { return errors.ErrUnsupported }
 func populateWrite([]byte) error       { return errors.ErrUnsupported }
+func populateRead([]byte) error        { return errors.ErrUnsupported }
 func overwriteInPlace(*os.File)        {}
+
+const mappingsStandAlone = false
 
 // dataRun takes all of the file for data: slower, never wrong.
 func dataRun(_ int, off, size int64) (start, end int64, err error) { return off, size, nil }

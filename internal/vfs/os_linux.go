@@ -45,6 +45,22 @@ func populateWrite(pages []byte) error {
 	return err
 }
 
+// populateRead answers EFAULT where a load would raise SIGBUS. Kernels before 5.14
+// do not know it.
+func populateRead(pages []byte) error {
+	err := unix.Madvise(pages, unix.MADV_POPULATE_READ)
+	switch {
+	case errors.Is(err, unix.EINVAL):
+		return errors.ErrUnsupported
+	case errors.Is(err, unix.EFAULT), errors.Is(err, unix.EHWPOISON):
+		return ErrFault
+	}
+	return err
+}
+
+// mappingsStandAlone: a mapping is synced without the file's descriptor.
+const mappingsStandAlone = true
+
 func syncMapped(pages []byte, _ *os.File) error {
 	return unix.Msync(pages, unix.MS_SYNC)
 }

@@ -106,6 +106,9 @@ type File interface {
 	// Renamed tells the file its new name, for errors to show, those of its
 	// mappings too. Nothing else may be under way.
 	Renamed(name string)
+	// Detach gives up the descriptor where mappings can do without. Afterwards
+	// only Renamed and Close may be called.
+	Detach() error
 	// Close closes the descriptor; mappings stay valid.
 	Close() error
 }
@@ -119,8 +122,13 @@ type Mapping interface {
 	// been stored.
 	Store(off int64, p []byte) error
 	// Populate makes the pages of [off, off+n) present and writable, so that
-	// stores to them find room: an error where a store would fault.
+	// stores to them find room: an error where a store would fault. It changes no
+	// byte, and may run beside Store.
 	Populate(off, n int64) error
+	// PopulateRead makes the pages of [off, off+n) present, to be read: an error
+	// where a load would fault. It waits for the disk in the kernel, where a load
+	// would keep other goroutines from running.
+	PopulateRead(off, n int64) error
 	// Sync makes the pages that hold [off, off+n) durable, down to the drive.
 	// It may run beside Store and Bytes.
 	Sync(off, n int64) error

@@ -56,6 +56,8 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 
 func (f *file) Renamed(name string) { f.name = name }
 
+func (f *file) Detach() error { return nil }
+
 func (f *file) Size() (int64, error) {
 	f.fsys.mu.Lock()
 	defer f.fsys.mu.Unlock()
@@ -167,6 +169,8 @@ func (m *mapping) Populate(int64, int64) error {
 	defer unlock()
 	return err
 }
+
+func (m *mapping) PopulateRead(int64, int64) error { return nil }
 
 func (m *mapping) Sync(off, n int64) error {
 	if n <= 0 {

@@ -175,6 +175,11 @@ type file struct {
 	name string
 }
 
+func (f *file) Renamed(name string) {
+	f.name = name
+	f.File.Renamed(name)
+}
+
 func (f *file) Size() (int64, error) {
 	if err := f.fsys.call(OpSize, f.name); err != nil {
 		return 0, err
@@ -246,7 +251,7 @@ func (f *file) Map(size int64) (vfs.Mapping, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &mapping{Mapping: m, fsys: f.fsys, name: f.name}, nil
+	return &mapping{Mapping: m, file: f}, nil
 }
 
 func (f *file) Close() error {
@@ -259,33 +264,39 @@ func (f *file) Close() error {
 
 type mapping struct {
 	vfs.Mapping
-	fsys *FS
-	name string
+	file *file
 }
 
 func (m *mapping) Store(off int64, p []byte) error {
-	if err := m.fsys.call(OpStore, m.name); err != nil {
+	if err := m.file.fsys.call(OpStore, m.file.name); err != nil {
 		return err
 	}
 	return m.Mapping.Store(off, p)
 }
 
 func (m *mapping) Populate(off, n int64) error {
-	if err := m.fsys.call(OpPopulate, m.name); err != nil {
+	if err := m.file.fsys.call(OpPopulate, m.file.name); err != nil {
 		return err
 	}
 	return m.Mapping.Populate(off, n)
 }
 
+func (m *mapping) PopulateRead(off, n int64) error {
+	if err := m.file.fsys.call(OpPopulate, m.file.name); err != nil {
+		return err
+	}
+	return m.Mapping.PopulateRead(off, n)
+}
+
 func (m *mapping) Sync(off, n int64) error {
-	if err := m.fsys.call(OpMsync, m.name); err != nil {
+	if err := m.file.fsys.call(OpMsync, m.file.name); err != nil {
 		return err
 	}
 	return m.Mapping.Sync(off, n)
 }
 
 func (m *mapping) Close() error {
-	err := m.fsys.call(OpClose, m.name)
+	err := m.file.fsys.call(OpClose, m.file.name)
 	if closeErr := m.Mapping.Close(); err == nil {
 		err = closeErr
 	}

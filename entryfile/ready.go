@@ -1,0 +1,218 @@
+package entryfile
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/seed-2fef92ad/raftwal/internal/page"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+)
+
+// A place in a file is ready if writing there costs no more than it must: it has
+// blocks that were written before, so that a sync changes no metadata of the file
+// system; or, where records are stored without a sync, it has pages, so that a store
+// takes no fault. A record can be written where it is not ready, only slower.
+
+// readyChunk is how much is made ready at once, in bytes: little enough that a Save
+// beside it hardly waits for the disk.
+const readyChunk = 256 << 10
+
+// Ready returns how many bytes of records can be appended where the file is ready.
+func (f *File) Ready() int64 { return f.ready.Load() - f.end.Load() }
+
+// Free returns how many bytes of records, and how many entries, the file still takes.
+func (f *File) Free() (bytes int64, entries int) {
+	return f.header.Size - f.end.Load(), MaxSlots - int(f.index.Len())
+}
+
+// Ahead reports whether the file is ready as far ahead as that, or up to its end.
+func (f *File) Ahead(bytes int64) bool {
+	return f.ready.Load() >= min(f.end.Load()+bytes, f.header.Size)
+}
+
+// ReadyAhead makes a chunk of the file ready, if it is not ready that many bytes
+// ahead. An error changes nothing, but that of a sync: see Sync.
+func (f *File) ReadyAhead(bytes int64) error {
+	f.growing.Lock()
+	defer f.growing.Unlock()
+	if f.Ahead(bytes) {
+		return nil
+	}
+	from := max(f.ready.Load(), f.end.Load()&^(page.Size-1))
+	to := min(from+readyChunk, f.header.Size)
+	if reserved := f.reserved.Load(); to > reserved {
+		if err := f.grow(reserved, to); err != nil {
+			return err
+		}
+	}
+	if !f.synced {
+		return f.makeReady(f.mem.Load(), from, to)
+	}
+	if f.beside == nil {
+		var err error
+		if f.beside, err = f.openBeside(); err != nil {
+			return err
+		}
+	}
+	return f.makeReady(&f.beside.mem, from, to)
+}
+
+// makeReady makes [from, to) ready, which has blocks, in m; growing is held, or
+// nobody else knows the file. The pages are made dirty as they are, so that a sync
+// writes blocks that were only reserved; what the writer stores meanwhile goes along.
+func (f *File) makeReady(m *vfs.Mapping, from, to int64) error {
+	if err := (*m).Populate(from, to-from); err != nil {
+		return f.explainFault(err)
+	}
+	if f.synced {
+		if err := (*m).Sync(from, to-from); err != nil {
+			return err
+		}
+	}
+	f.ready.Store(to)
+	return nil
+}
+
+// beside is the file opened once more. The kernel tells an error of writing once for
+// each opening: the sync that makes the file ready must not take it from the one that
+// the writer waits for.
+type beside struct {
+	file vfs.File
+	mem  vfs.Mapping
+}
+
+func (f *File) openBeside() (*beside, error) {
+	file, err := f.fsys.Open(f.path, false)
+	if err != nil {
+		return nil, err
+	}
+	m, err := file.Map(f.header.Size)
+	if err == nil {
+		err = file.Detach()
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return &beside{file, m}, nil
+}
+
+func (f *File) closeBeside() error {
+	f.growing.Lock()
+	defer f.growing.Unlock()
+	b := f.beside
+	if b == nil {
+		return nil
+	}
+	f.beside = nil
+	return errors.Join(b.mem.Close(), b.file.Close())
+}
+
+// SpareSuffix ends the names of files whose entries are dead, and that are kept to
+// be used again.
+const SpareSuffix = ".spare"
+
+// SpareName returns the name that the file with that number has as a spare.
+func SpareName(number uint64) string { return fmt.Sprintf("%05d%s", number, SpareSuffix) }
+
+// Unpublish makes a file without records a spare one, durably, and closes it.
+func (f *File) Unpublish() error {
+	err := f.fsys.Rename(f.path, filepath.Join(f.dir, SpareName(f.header.Number)))
+	if err == nil {
+		err = f.fsys.SyncDir(f.dir)
+	}
+	return errors.Join(err, f.Release())
+}
+
+// ErrUnfit: the spare file has another size than the one that is to be made of it.
+var ErrUnfit = errors.New("the spare file has another size")
+
+// Reuse is Prepare that begins with a spare file, which it takes the name from. On an
+// error that is gone, or a spare still. What the file held never counts as a record:
+// the salt is another. ErrUnfit.
+func Reuse(fsys vfs.FS, dir, spare string, spec Spec, dataBytes int64, count int) (_ *File, err error) {
+	f, err := newFile(fsys, dir, &spec)
+	if err != nil {
+		return nil, err
+	}
+	name := filepath.Join(dir, spare)
+	if f.file, err = fsys.Open(name, false); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = f.Release()
+		}
+	}()
+	size, err := f.file.Size()
+	if err != nil {
+		return nil, err
+	}
+	if size != f.header.Size {
+		return nil, fmt.Errorf("%s: %w: %d bytes instead of %d", name, ErrUnfit, size, f.header.Size)
+	}
+	if err := f.clean(writtenTo(f.file)); err != nil {
+		return nil, err
+	}
+	if err := f.Reserve(dataBytes, count); err != nil {
+		return nil, err
+	}
+	if err := f.file.Sync(); err != nil {
+		return nil, err
+	}
+	if err := fsys.Rename(name, f.temporary()); err != nil {
+		return nil, err
+	}
+	f.file.Renamed(f.temporary())
+	return f, nil
+}
+
+// writtenTo returns up to where the data region of a spare file surely has blocks
+// that were written before.
+func writtenTo(file vfs.File) int64 {
+	pages, _, _ := readHeaders(file)
+	end := int64(DataStart)
+	for _, h := range pages {
+		if h.Sealed && h.Seal.Punched == DataStart {
+			end = max(end, h.Seal.End&^(page.Size-1))
+		} else if h.Sealed {
+			return DataStart
+		}
+	}
+	return end
+}
+
+// clean makes a spare file an empty one: no slot in use, and one header page. Its
+// data region was written up to the offset written.
+func (f *File) clean(written int64) error {
+	f.header.Reused = true
+	if err := f.file.Reserve(0, DataStart); err != nil {
+		return err
+	}
+	f.reserved.Store(written)
+	if f.synced {
+		f.ready.Store(written)
+	}
+	if err := f.populate(0, DataStart); err != nil {
+		return err
+	}
+	f.slotsEnd = headerPage0
+	for at := int64(0); at < DataStart; at += page.Size {
+		if err := f.clearPage(at); err != nil {
+			return err
+		}
+	}
+	return f.storeHeader(nil)
+}
+
+// clearPage makes a page zero, unless it is: then the disk has nothing to write.
+func (f *File) clearPage(at int64) error {
+	if err := f.guard(func(mem []byte) error { copy(f.buf[:], mem[at:]); return nil }); err != nil {
+		return err
+	}
+	if f.buf == [page.Size]byte{} {
+		return nil
+	}
+	clear(f.buf[:])
+	return f.store(at, f.buf[:])
+}

@@ -1,0 +1,349 @@
+package mmapwal
+
+import (
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/seed-2fef92ad/raftwal/entryfile"
+	"github.com/seed-2fef92ad/raftwal/internal/host"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+	"github.com/seed-2fef92ad/raftwal/metafile"
+)
+
+// ahead does in the background what a Save would have to wait for otherwise: it makes
+// the tail ready in front of the writer, makes the file that follows it, and seals
+// those that take no more entries. Whatever of it fails, or is late, a Save does by
+// itself.
+//
+// Nothing of it takes the lock of the writer, who may wait for a file that is being
+// made.
+type ahead struct {
+	maker, sealer *host.Runner
+
+	mu       sync.Mutex
+	tail     *entryfile.File   // is made ready; nil: none
+	bytes    int64             // how far, in bytes
+	wish     *entryfile.Spec   // of the next file; nil: none is wanted
+	next     *entryfile.File   // has its name, and no records; nil: none
+	making   bool              // the next file is being made
+	made     *sync.Cond        // broadcast when making ends
+	failedAt int64             // end of the tail when making room failed; 0: it did not
+	retired  []*entryfile.File // take no more records, in order; each is pinned
+
+	sealing sync.Mutex // held while files are being sealed
+}
+
+const (
+	// minAhead and maxAhead are how far the tail is made ready, in bytes: further
+	// each time the writer comes to where it is not.
+	minAhead = 1 << 20
+	maxAhead = 16 << 20
+	// nextAt is the part of a file that is left when the next one is made.
+	nextAt = 4
+	// maxRetired is how many files wait to be sealed before a Save waits for one:
+	// the disk cannot keep up then.
+	maxRetired = 8
+)
+
+func (d *DiskStorage) startAhead() {
+	a := &d.ahead
+	a.bytes = minAhead
+	a.made = sync.NewCond(&a.mu)
+	a.maker = host.NewRunner(d.host, d.makeAhead)
+	a.sealer = host.NewRunner(d.host, d.sealRetired)
+}
+
+// lookAhead has made ready what the next Saves are going to need. It is called when
+// one has stored its entries.
+func (d *DiskStorage) lookAhead() {
+	if d.tail == nil {
+		return
+	}
+	a := &d.ahead
+	free, entries := d.tail.Free()
+	wanted := !d.nextWanted && (free < d.opts.FileDataSize/nextAt || entries < entryfile.MaxSlots/nextAt)
+	if !wanted && d.tail.Ahead(d.readyBytes/2) {
+		return
+	}
+	if d.nextWanted = d.nextWanted || wanted; wanted {
+		d.wishNext()
+	}
+	a.mu.Lock()
+	a.tail = d.tail
+	late := a.failedAt != 0 && d.tail.End() < a.failedAt+minAhead
+	if d.tail.Ready() <= 0 && a.bytes < maxAhead && !late {
+		a.bytes *= 2
+	}
+	d.readyBytes = a.bytes
+	a.mu.Unlock()
+	if !late {
+		a.maker.Wake()
+	}
+}
+
+// wishNext says what the file behind the tail is to be.
+func (d *DiskStorage) wishNext() {
+	spec, err := d.nextSpec(d.next, d.tail)
+	if err != nil {
+		return // the Save that needs the file will meet the same
+	}
+	d.ahead.mu.Lock()
+	d.ahead.wish = &spec
+	d.ahead.mu.Unlock()
+}
+
+// makeAhead is what the maker does.
+func (d *DiskStorage) makeAhead() {
+	for {
+		step := d.nextStep()
+		if step == nil || d.poisoned() != nil {
+			return
+		}
+		if err := step(); err != nil {
+			d.noteLate(err)
+			return
+		}
+	}
+}
+
+// nextStep returns the next little piece of work; nil if there is none.
+func (d *DiskStorage) nextStep() func() error {
+	a := &d.ahead
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	tail, bytes := a.tail, a.bytes
+	switch {
+	case a.wish != nil && a.next == nil:
+		return d.makeNext
+	case tail != nil && !tail.Ahead(bytes) && tail.Pin():
+		return func() error {
+			err := tail.ReadyAhead(bytes)
+			_ = tail.Release()
+			return err
+		}
+	}
+	return nil
+}
+
+// noteLate remembers that there is no room ahead, so that it is not tried again with
+// each Save. After a failed sync the log takes no more writes.
+func (d *DiskStorage) noteLate(err error) {
+	if vfs.SyncFailed(err) {
+		_ = d.poison(err)
+		return
+	}
+	a := &d.ahead
+	a.mu.Lock()
+	first := a.failedAt == 0
+	if a.tail != nil {
+		a.failedAt = a.tail.End()
+	}
+	a.mu.Unlock()
+	if first {
+		d.log.Warn("raftwal: no room made ahead; Saves go on, slower, while there is space", "dir", d.dir, "err", err)
+	}
+}
+
+// makeNext makes the next file, of a spare one if there is one.
+func (d *DiskStorage) makeNext() error {
+	a := &d.ahead
+	a.mu.Lock()
+	spec := a.wish
+	a.making = spec != nil && a.next == nil
+	begun := a.making
+	a.mu.Unlock()
+	if !begun {
+		return nil
+	}
+	f, err := d.makeFile(*spec, 0, 0)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.making = false
+	a.made.Broadcast()
+	if err != nil {
+		return err
+	}
+	a.wish, a.next, a.failedAt = nil, f, 0
+	return nil
+}
+
+// takeNext returns the file that was made ahead, nil if there is none. It waits for
+// one that is being made.
+func (d *DiskStorage) takeNext() *entryfile.File {
+	a := &d.ahead
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for a.making {
+		a.made.Wait()
+	}
+	f := a.next
+	a.next, a.wish = nil, nil
+	d.nextWanted = false
+	return f
+}
+
+// giveNext takes a file back that was not used, as the next one.
+func (d *DiskStorage) giveNext(f *entryfile.File) {
+	d.ahead.mu.Lock()
+	d.ahead.next = f
+	d.ahead.mu.Unlock()
+	d.nextWanted = true
+}
+
+// makeFile makes a file that has its name, of a spare one if there is one.
+func (d *DiskStorage) makeFile(spec entryfile.Spec, bytes int64, count int) (*entryfile.File, error) {
+	f, err := d.reuse(spec, bytes, count)
+	if f == nil && err == nil {
+		f, err = entryfile.Prepare(d.fsys, d.dir, spec, bytes, count)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Publish(); err != nil {
+		f.Discard()
+		return nil, err
+	}
+	return f, nil
+}
+
+// reuse makes a file of a spare one; nil if there is none that can serve. A spare
+// that cannot is removed.
+func (d *DiskStorage) reuse(spec entryfile.Spec, bytes int64, count int) (*entryfile.File, error) {
+	for {
+		spare := d.remover.TakeSpare()
+		if spare == "" {
+			return nil, nil
+		}
+		f, err := entryfile.Reuse(d.fsys, d.dir, spare, spec, bytes, count)
+		if err == nil || vfs.SyncFailed(err) {
+			return f, err
+		}
+		if !errors.Is(err, entryfile.ErrUnfit) {
+			d.log.Warn("raftwal: spare file not used", "dir", d.dir, "file", spare, "err", err)
+		}
+		d.remover.Remove(deadName(spare))
+	}
+}
+
+// retire hands a file that takes no more records over to be sealed.
+func (d *DiskStorage) retire(f *entryfile.File) error {
+	f.Pin()
+	a := &d.ahead
+	a.mu.Lock()
+	a.retired = append(a.retired, f)
+	full := len(a.retired) > maxRetired
+	a.mu.Unlock()
+	if full {
+		return d.sealAll()
+	}
+	a.sealer.Wake()
+	return nil
+}
+
+// unsealed returns the files that take no more records and are not sealed yet.
+func (d *DiskStorage) unsealed() []*entryfile.File {
+	d.ahead.mu.Lock()
+	defer d.ahead.mu.Unlock()
+	return slices.Clone(d.ahead.retired)
+}
+
+// sealRetired seals the files that take no more records, one after another.
+func (d *DiskStorage) sealRetired() {
+	if d.poisoned() == nil {
+		_ = d.poison(d.sealAll())
+	}
+}
+
+// sealAll is sealRetired for who wants the error.
+func (d *DiskStorage) sealAll() error {
+	d.ahead.sealing.Lock()
+	defer d.ahead.sealing.Unlock()
+	for _, f := range d.unsealed() {
+		if err := f.Seal(); err != nil {
+			return err
+		}
+		d.forget(f)
+	}
+	return nil
+}
+
+// forget lets go of a retired file.
+func (d *DiskStorage) forget(f *entryfile.File) {
+	a := &d.ahead
+	a.mu.Lock()
+	k := slices.Index(a.retired, f)
+	if k >= 0 {
+		a.retired = slices.Delete(a.retired, k, k+1)
+	}
+	a.mu.Unlock()
+	if k >= 0 {
+		d.releaseDead(f)
+	}
+}
+
+// syncData makes the entries durable that were stored before it began: the files in
+// their order, since a record that is durable vouches for all earlier files.
+func (d *DiskStorage) syncData() error {
+	if err := d.syncRetired(); err != nil {
+		return err
+	}
+	if d.tail == nil {
+		return nil
+	}
+	return d.tail.Sync()
+}
+
+func (d *DiskStorage) syncRetired() error {
+	for _, f := range d.unsealed() {
+		if !f.Pin() {
+			continue // sealed and dead by now
+		}
+		err := f.Sync()
+		_ = f.Release()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// durable returns how far the entries were synced.
+func (d *DiskStorage) durable() metafile.End {
+	for _, f := range d.unsealed() {
+		if f.Durable() < f.End() {
+			return durableEnd(f)
+		}
+	}
+	if d.tail == nil {
+		return d.meta.Meta().Durable
+	}
+	return durableEnd(d.tail)
+}
+
+func durableEnd(f *entryfile.File) metafile.End {
+	return metafile.End{File: f.Number(), Offset: max(f.Durable(), entryfile.DataStart), Salt: f.Salt()}
+}
+
+// stopAhead waits for what is being done in the background.
+func (d *DiskStorage) stopAhead() {
+	if d.ahead.maker == nil {
+		return // open for reading only
+	}
+	d.ahead.maker.Wait()
+	d.ahead.sealer.Wait()
+}
+
+// unmakeNext takes its name from the next file, durably, so that a closed log ends
+// with the tail.
+func (d *DiskStorage) unmakeNext() error {
+	f := d.takeNext()
+	switch {
+	case f == nil:
+		return nil
+	case d.remover.Stats().Spares < d.opts.SpareFiles:
+		return f.Unpublish()
+	}
+	f.Discard()
+	return d.fsys.SyncDir(d.dir)
+}

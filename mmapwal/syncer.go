@@ -1,0 +1,285 @@
+package mmapwal
+
+import (
+	"sync"
+
+	"github.com/seed-2fef92ad/raftwal/internal/host"
+	"github.com/seed-2fef92ad/raftwal/metafile"
+)
+
+// syncer makes Saves durable that are stored already, as many at once as there are:
+// those that wait share one sync. Each Save has a ticket; they are durable in this
+// order. Whoever waits, and finds nobody syncing, does it; for SaveAsync and BatchSync
+// it is done in the background.
+type syncer struct {
+	saves sync.WaitGroup // Saves that wait
+
+	mu      sync.Mutex
+	turn    *sync.Cond // broadcast when a sync ended
+	syncing bool
+	last    uint64   // ticket of the Save that was stored last
+	durable uint64   // ticket up to which Saves are durable, hard states included
+	hards   []staged // hard states that are not stored yet, rising
+	queue   []async  // in the order of their Saves
+	failing error    // what a SaveAsync of the queue failed with; those behind it do, too
+
+	entries, durableEntries uint64 // numbers of entries stored, and made durable
+
+	flusher *host.Runner
+	due     bool // BatchSync: the background has to sync
+	timed   bool // BatchSync: it will have to, when the interval is over
+}
+
+// staged is a hard state of which only the commit index has changed. It is stored once
+// the entries before it are durable: of others at its index it would say that they
+// are committed.
+type staged struct {
+	ticket uint64
+	hard   metafile.HardState
+}
+
+// async is a SaveAsync whose done was not called yet.
+type async struct {
+	ticket uint64
+	err    error // it failed, and changed nothing
+	done   func(error)
+}
+
+func (d *DiskStorage) startSyncer() {
+	s := &d.syncer
+	s.turn = sync.NewCond(&s.mu)
+	s.flusher = host.NewRunner(d.host, d.flush)
+}
+
+// stage gives the Save that was just stored, with so many entries, its ticket.
+func (s *syncer) stage(entries int, hard *metafile.HardState) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last++
+	s.entries += uint64(entries)
+	if hard != nil {
+		s.hards = append(s.hards, staged{s.last, *hard})
+	}
+	return s.last
+}
+
+// pending reports whether there are Saves that are stored and not durable.
+func (s *syncer) pending() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.durable < s.last
+}
+
+// behind returns what a Save fails with because one before it did; nil if none did.
+func (s *syncer) behind() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failing
+}
+
+// enqueue adds a SaveAsync.
+func (s *syncer) enqueue(a async) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queue = append(s.queue, a)
+	if a.err != nil && s.failing == nil {
+		s.failing = a.err
+	}
+}
+
+// await returns when the Save with that ticket is durable, or cannot be any more.
+func (d *DiskStorage) await(ticket uint64) error {
+	s := &d.syncer
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.durable < ticket {
+		if s.syncing {
+			s.turn.Wait()
+			continue
+		}
+		s.syncing = true
+		upto, entries := s.last, s.entries
+		s.mu.Unlock()
+		err := d.syncUpTo(upto, entries)
+		s.mu.Lock()
+		s.syncing = false
+		s.turn.Broadcast()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// syncUpTo makes the Saves up to that ticket durable. Writers go on meanwhile.
+func (d *DiskStorage) syncUpTo(ticket, entries uint64) error {
+	if err := d.poisoned(); err != nil {
+		return err
+	}
+	err := d.syncShared()
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	if err == nil {
+		err = d.finish(ticket, entries)
+	}
+	return d.poison(err)
+}
+
+// syncShared is syncData beside a writer. The tail is looked up first: a file that is
+// retired after that was the tail.
+func (d *DiskStorage) syncShared() error {
+	d.mu.RLock()
+	tail := d.view.tail
+	pinned := tail != nil && tail.Pin()
+	d.mu.RUnlock()
+	if pinned {
+		defer func() { _ = tail.Release() }()
+	}
+	if err := d.syncRetired(); err != nil || !pinned {
+		return err
+	}
+	return tail.Sync()
+}
+
+// finish stores the newest hard state of the Saves up to that ticket, whose entries
+// are durable, and how far entries are.
+func (d *DiskStorage) finish(ticket, entries uint64) error {
+	s := &d.syncer
+	s.mu.Lock()
+	var hard *metafile.HardState
+	n := 0
+	for ; n < len(s.hards) && s.hards[n].ticket <= ticket; n++ {
+		hard = &s.hards[n].hard
+	}
+	m := d.meta.Meta()
+	if hard != nil {
+		m.HardState = *hard
+	}
+	s.hards = append(s.hards[:0], s.hards[n:]...)
+	s.mu.Unlock()
+	if err := d.noteMeta(m); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.durable = max(s.durable, ticket)
+	s.durableEntries = max(s.durableEntries, entries)
+	s.mu.Unlock()
+	return nil
+}
+
+// finishAll says that all that is stored is durable, hard states included.
+func (s *syncer) finishAll() {
+	s.mu.Lock()
+	s.durable, s.durableEntries = s.last, s.entries
+	s.hards = s.hards[:0]
+	s.mu.Unlock()
+}
+
+// flush is what is done in the background: it calls the done functions in their order,
+// and syncs what they wait for, or what BatchSync bounds.
+func (d *DiskStorage) flush() {
+	for {
+		for d.deliver() {
+		}
+		ticket, wanted := d.syncWanted()
+		if !wanted {
+			return
+		}
+		_ = d.await(ticket) // an error is sticky, and told by deliver
+	}
+}
+
+// syncWanted returns the ticket up to which the background has to sync.
+func (d *DiskStorage) syncWanted() (ticket uint64, wanted bool) {
+	s := &d.syncer
+	poisoned := d.poisoned() != nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wanted = !poisoned && s.durable < s.last && (len(s.queue) > 0 && d.opts.Sync.mode == hardSync || s.due)
+	s.due = false
+	return s.last, wanted
+}
+
+// deliver calls the first done function of the queue, if its Save is durable under the
+// sync policy, or failed. It reports whether it was.
+func (d *DiskStorage) deliver() bool {
+	s := &d.syncer
+	poisoned := d.poisoned()
+	s.mu.Lock()
+	if len(s.queue) == 0 {
+		s.mu.Unlock()
+		return false
+	}
+	a := s.queue[0]
+	durable := a.ticket <= s.durable || d.opts.Sync.mode != hardSync
+	if a.err == nil && !durable {
+		if poisoned == nil {
+			s.mu.Unlock()
+			return false
+		}
+		a.err = poisoned
+	}
+	s.mu.Unlock()
+	if a.done != nil {
+		a.done(a.err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queue[0] = async{}
+	if s.queue = s.queue[1:]; len(s.queue) == 0 {
+		s.queue, s.failing = nil, nil
+	}
+	return true
+}
+
+// bound keeps what a power cut can take within what BatchSync says: the background is
+// told to sync, and the Save waits if that is late.
+func (d *DiskStorage) bound(ticket uint64) error {
+	s, policy := &d.syncer, d.opts.Sync
+	s.mu.Lock()
+	unsynced := s.entries - s.durableEntries
+	late := unsynced > uint64(policy.entries)
+	s.due = s.due || unsynced > uint64(policy.entries)/2
+	wake, start := s.due && !late, !s.due && !s.timed && s.durable < s.last
+	s.timed = s.timed || start
+	s.mu.Unlock()
+	switch {
+	case late || d.unsyncedBytes() > d.opts.MaxUnsyncedBytes:
+		return d.await(ticket)
+	case wake:
+		s.flusher.Wake()
+	case start:
+		d.host.After(policy.interval, d.intervalOver)
+	}
+	return nil
+}
+
+func (d *DiskStorage) intervalOver() {
+	s := &d.syncer
+	s.mu.Lock()
+	s.timed, s.due = false, true
+	s.mu.Unlock()
+	if !d.isClosed() {
+		s.flusher.Wake()
+	}
+}
+
+// unsyncedBytes returns how many bytes of records were not synced yet.
+func (d *DiskStorage) unsyncedBytes() (n int64) {
+	for _, f := range d.unsealed() {
+		n += f.Unsynced()
+	}
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.view.tail != nil {
+		n += d.view.tail.Unsynced()
+	}
+	return n
+}
+
+// poisoned returns the sticky error; nil if there is none.
+func (d *DiskStorage) poisoned() error {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.view.poisoned
+}
