@@ -93,7 +93,7 @@ func (f *File) reserve(to int64) error {
 	if want <= from {
 		return nil
 	}
-	step := min(max(want, from+dataStep), f.header.Size)
+	step := min(max(want, from+dataStep, from+4*(want-from)), f.header.Size)
 	err := f.grow(from, step)
 	if step > want && isFull(err) {
 		err = f.grow(from, want) // there may be room for this much

@@ -82,7 +82,8 @@ type File struct {
 	healing sync.Mutex
 	healed  atomic.Pointer[Index] // of a sealed file with damaged slots
 
-	slotsChecked atomic.Bool // of a sealed encrypted file
+	slotsChecked atomic.Bool                     // of a sealed encrypted file
+	touched      atomic.Pointer[[]atomic.Uint32] // chunks whose pages were asked for; nil: not needed
 }
 
 // Sizes of the steps in which space is made, in bytes.
@@ -256,6 +257,7 @@ func (f *File) memory() (vfs.Mapping, error) {
 	}
 	f.mem.Store(&m)
 	if sealed {
+		f.startTouching()
 		return m, f.file.Detach()
 	}
 	return m, nil

@@ -16,6 +16,16 @@ type Location struct {
 	Record int64 // offset in bytes
 }
 
+// Term returns the term of entry i of a sealed file; ok is false if the seal does not
+// tell it.
+func (f *File) Term(i uint64) (term uint64, ok bool) {
+	seal := f.seal.Load()
+	if seal == nil || !seal.HasDigest || i < seal.First || i > seal.Last {
+		return 0, false
+	}
+	return termIn(seal.Terms, i), true
+}
+
 // Locate finds the live entry i: in x, the Index of a file that is not sealed,
 // or, if x is nil, in the slots of a sealed one.
 func (f *File) Locate(x *Index, i uint64) (loc Location, err error) {
@@ -52,6 +62,7 @@ func (f *File) sealedSlot(mem []byte, i uint64) (s slot, ok bool) {
 		return slot{}, false
 	}
 	at := (i - seal.First) * SlotBytes
+	f.touch(int64(at), SlotBytes)
 	s, ok = decodeSlot(mem[at:at+SlotBytes], f.header.Salt)
 	return s, ok && s.index == i && s.data >= DataStart+dataOffset && s.data < seal.End
 }
@@ -147,6 +158,7 @@ func (f *File) recordFor(mem []byte, x *Index, i uint64, b *Batch) (record, int6
 	if loc.Record < DataStart || loc.Record+RecordHeaderBytes > int64(len(mem)) {
 		return record{}, 0, f.damaged(i, loc.Record, "the slot points outside of the file")
 	}
+	f.touch(loc.Record, RecordHeaderBytes)
 	r := decodeRecord(mem[loc.Record:])
 	if r.index != i || r.term != loc.Term || uint32(r.typ) != loc.Type || !r.plausible(loc.Record, int64(len(mem))) {
 		return record{}, 0, f.damaged(i, loc.Record, "the record does not match its slot: it says entry %d, term %d", r.index, r.term)
@@ -214,6 +226,7 @@ func (f *File) payload(mem []byte, r record, at int64, b *Batch) ([]byte, error)
 		return nil, f.damaged(r.index, at, "the record's length changed while it was read")
 	}
 	start, from := len(b.data), at+RecordHeaderBytes
+	f.touch(from, int64(n))
 	stored := mem[from : from+int64(n)]
 	b.data = append(b.data, stored...)
 	data, err := f.open(b, r, at, mem[at:from], stored, b.data[start:start+n:start+n])

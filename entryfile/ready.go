@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/seed-2fef92ad/raftwal/internal/page"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
@@ -26,9 +27,19 @@ func (f *File) Free() (bytes int64, entries int) {
 	return f.header.Size - f.end.Load(), MaxSlots - int(f.index.Len())
 }
 
+// Expected returns about how many bytes of records are still to come, if entries go
+// on as they are.
+func (f *File) Expected() int64 {
+	bytes, entries := f.Free()
+	if n := int64(f.index.Len()); n > 0 {
+		bytes = min(bytes, (f.end.Load()-DataStart)/n*int64(entries)+readyChunk)
+	}
+	return bytes
+}
+
 // Ahead reports whether the file is ready as far ahead as that, or up to its end.
 func (f *File) Ahead(bytes int64) bool {
-	return f.ready.Load() >= min(f.end.Load()+bytes, f.header.Size)
+	return bytes == 0 || f.ready.Load() >= min(f.end.Load()+bytes, f.header.Size)
 }
 
 // ReadyAhead makes a chunk of the file ready, if it is not ready that many bytes
@@ -106,6 +117,34 @@ func (f *File) closeBeside() error {
 	}
 	f.beside = nil
 	return errors.Join(b.mem.Close(), b.file.Close())
+}
+
+// Reads of a file that takes no more records may have to wait for the disk. A fault
+// would keep the thread, and with it other goroutines, so the pages are asked for by a
+// system call first: a chunk of touchChunk bytes at a time, once, which is what the
+// kernel reads ahead, too.
+const touchChunk = 64 << 10
+
+// touch asks for the pages of [at, at+n), n > 0, unless that was done. What cannot be had is
+// left to the access itself to find out.
+func (f *File) touch(at, n int64) {
+	touched := f.touched.Load()
+	if touched == nil {
+		return
+	}
+	for c := at / touchChunk; c <= (at+max(n, 1)-1)/touchChunk; c++ {
+		word, bit := &(*touched)[c/32], uint32(1)<<(c%32)
+		if word.Load()&bit == 0 {
+			word.Or(bit)
+			_ = (*f.mem.Load()).PopulateRead(c*touchChunk, touchChunk)
+		}
+	}
+}
+
+// startTouching has reads ask for pages from now on.
+func (f *File) startTouching() {
+	touched := make([]atomic.Uint32, (f.header.Size/touchChunk)/32+1)
+	f.touched.Store(&touched)
 }
 
 // SpareSuffix ends the names of files whose entries are dead, and that are kept to

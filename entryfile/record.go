@@ -115,6 +115,12 @@ func (r record) encodedSize(overhead int) uint64 {
 	return uint64(size)
 }
 
+// EncodedSize returns proto.Size of an entry without unknown fields.
+func EncodedSize(e *raftpb.Entry) uint64 {
+	r := recordOf(e, 0, 0)
+	return r.encodedSize(0)
+}
+
 // intact reports whether mem holds a whole record at offset at that ends by end.
 func intact(mem []byte, at, end int64, salt uint32) (record, bool) {
 	if at+RecordHeaderBytes > end {

@@ -51,6 +51,7 @@ func (f *File) writeSeal(x *Index) error {
 		return err
 	}
 	f.index, f.out = Index{}, nil
+	f.startTouching()
 	if err := f.closeBeside(); err != nil {
 		return err
 	}

@@ -38,7 +38,10 @@ const (
 	// minAhead and maxAhead are how far the tail is made ready, in bytes: further
 	// each time the writer comes to where it is not.
 	minAhead = 1 << 20
-	maxAhead = 16 << 20
+	maxAhead = 4 << 20
+	// largeSave is how many bytes of records a Save has for which nothing is made
+	// ready: it costs the disk more to write them twice than to convert extents.
+	largeSave = 64 << 10
 	// nextAt is the part of a file that is left when the next one is made.
 	nextAt = 4
 	// maxRetired is how many files wait to be sealed before a Save waits for one:
@@ -48,34 +51,35 @@ const (
 
 func (d *DiskStorage) startAhead() {
 	a := &d.ahead
-	a.bytes = minAhead
+	d.readyBytes = minAhead
 	a.made = sync.NewCond(&a.mu)
 	a.maker = host.NewRunner(d.host, d.makeAhead)
 	a.sealer = host.NewRunner(d.host, d.sealRetired)
 }
 
 // lookAhead has made ready what the next Saves are going to need. It is called when
-// one has stored its entries.
-func (d *DiskStorage) lookAhead() {
-	if d.tail == nil {
-		return
-	}
-	a := &d.ahead
-	free, entries := d.tail.Free()
+// one has stored its entries, of so many bytes.
+func (d *DiskStorage) lookAhead(bytes int64) {
+	tail := d.tail
+	free, entries := tail.Free()
 	wanted := !d.nextWanted && (free < d.opts.FileDataSize/nextAt || entries < entryfile.MaxSlots/nextAt)
-	if !wanted && d.tail.Ahead(d.readyBytes/2) {
+	need := int64(0)
+	if bytes < largeSave {
+		need = min(d.readyBytes, tail.Expected())
+	}
+	if !wanted && tail.Ahead(need/2) {
 		return
 	}
 	if d.nextWanted = d.nextWanted || wanted; wanted {
 		d.wishNext()
 	}
-	a.mu.Lock()
-	a.tail = d.tail
-	late := a.failedAt != 0 && d.tail.End() < a.failedAt+minAhead
-	if d.tail.Ready() <= 0 && a.bytes < maxAhead && !late {
-		a.bytes *= 2
+	if tail.Ready() <= 0 && d.readyBytes < maxAhead {
+		d.readyBytes *= 2
 	}
-	d.readyBytes = a.bytes
+	a := &d.ahead
+	a.mu.Lock()
+	a.tail, a.bytes = tail, need
+	late := a.failedAt != 0 && tail.End() < a.failedAt+minAhead
 	a.mu.Unlock()
 	if !late {
 		a.maker.Wake()

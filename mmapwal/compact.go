@@ -79,7 +79,11 @@ func (d *DiskStorage) commitCompaction(m metafile.Meta) error {
 		}
 	}
 	d.files = live
-	d.publish()
+	d.mu.Lock()
+	d.view.cache.dropBelow(m.Compacted.Index + 1)
+	d.publishSegments()
+	d.publishTail()
+	d.mu.Unlock()
 	var gone []cleanup.Dead
 	for _, s := range dead {
 		gone = append(gone, d.deadFile(s.file))

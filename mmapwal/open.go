@@ -93,6 +93,7 @@ func (d *DiskStorage) open() error {
 		return err
 	}
 	d.remover = cleanup.NewRemover(d.host, d.dir, d.opts.SpareFiles, d.log, func(err error) { d.poison(err) })
+	d.view.cache.limit = d.opts.CacheSize
 	d.startAhead()
 	d.startSyncer()
 	return d.openForWriting(inv)

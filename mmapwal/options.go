@@ -93,6 +93,12 @@ type Options struct {
 	// 64 MiB.
 	MaxUnsyncedBytes int64
 
+	// CacheSize is how many bytes of the entries that were saved last are kept in
+	// memory, as they are, for Entries to return: about that much, twice as much while
+	// it is being cleaned. 0 means 256 KiB; negative: none. A log that was just opened
+	// has nothing there.
+	CacheSize int64
+
 	// RetainEntries is how many entries below a snapshot CreateSnapshot keeps, so
 	// that slow followers need not be sent the snapshot. 0 keeps none.
 	RetainEntries uint64
@@ -141,6 +147,10 @@ func (o *Options) withDefaults() (Options, error) {
 	if out.MaxUnsyncedBytes < 0 {
 		return out, invalidf("Options.MaxUnsyncedBytes is %d; it can be 0 or more", out.MaxUnsyncedBytes)
 	}
+	if out.CacheSize == 0 {
+		out.CacheSize = 256 << 10
+	}
+	out.CacheSize = max(out.CacheSize, 0)
 	if out.SpareFiles == 0 {
 		out.SpareFiles = 2
 	}

@@ -85,10 +85,31 @@ func (d *DiskStorage) LastIndex() (uint64, error) {
 // Errors: raft.ErrCompacted, raft.ErrUnavailable; *CorruptError, ErrFault,
 // ErrClosed.
 func (d *DiskStorage) Term(i uint64) (term uint64, err error) {
+	if term, ok := d.knownTerm(i); ok {
+		return term, nil
+	}
 	for again := true; again; again = err == errGone {
 		term, err = d.readTerm(i)
 	}
 	return term, err
+}
+
+// knownTerm returns the term of an entry if it is in memory.
+func (d *DiskStorage) knownTerm(i uint64) (uint64, bool) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	v := &d.view
+	switch {
+	case v.closed || i <= v.meta.Compacted.Index || i > v.last:
+		return 0, false
+	case v.tailIndex.Has(i):
+		return v.tailIndex.Term(i), true
+	}
+	s := v.segmentOf(i)
+	if s.index != nil {
+		return s.index.Term(i), true
+	}
+	return s.file.Term(i)
 }
 
 func (d *DiskStorage) readTerm(i uint64) (uint64, error) {
@@ -145,17 +166,31 @@ func (v *view) segmentOf(i uint64) segment {
 // Entries implements raft.Storage: the entries [lo, hi), or as many of them as
 // have a proto.Size of maxSize bytes in all, but at least one. Each is checked
 // against its checksum. The number of allocations does not depend on how many
-// there are. The entries are the caller's and stay valid after compaction and
-// Close; they share memory, so one that is kept keeps all of them.
+// there are. Entries that were saved last are not copied, but those that were handed
+// to Save (see Options.CacheSize): they must not be changed. They stay valid after
+// compaction and Close; they share memory, so one that is kept keeps all of them.
 //
 // Errors: raft.ErrCompacted if lo is below FirstIndex; raft.ErrUnavailable if
 // the log is empty or hi is beyond LastIndex+1; ErrInvalid if lo is above hi;
 // *CorruptError, ErrFault, ErrClosed.
 func (d *DiskStorage) Entries(lo, hi, maxSize uint64) (es []*raftpb.Entry, err error) {
+	if es, ok := d.readCache(lo, hi, maxSize); ok {
+		return es, nil
+	}
 	for again := true; again; {
 		es, again, err = d.readEntries(lo, hi, maxSize)
 	}
 	return es, err
+}
+
+// readCache reads entries that were saved a short time ago.
+func (d *DiskStorage) readCache(lo, hi, maxSize uint64) ([]*raftpb.Entry, bool) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.view.closed || lo < d.view.first() {
+		return nil, false
+	}
+	return d.view.cache.read(lo, hi, maxSize)
 }
 
 func (d *DiskStorage) readEntries(lo, hi, maxSize uint64) (es []*raftpb.Entry, again bool, err error) {

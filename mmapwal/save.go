@@ -1,6 +1,7 @@
 package mmapwal
 
 import (
+	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/metafile"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -140,6 +141,10 @@ func (d *DiskStorage) store(p *plan, h *raftpb.HardState) (ticket uint64, err er
 
 // storeEntries appends the entries, file by file.
 func (d *DiskStorage) storeEntries(p *plan) error {
+	before := int64(entryfile.DataStart)
+	if d.tail != nil && len(p.files) == 0 {
+		before = d.tail.End()
+	}
 	rest := p.entries
 	if p.inTail > 0 {
 		if err := d.appendTail(rest[:p.inTail]); err != nil {
@@ -157,7 +162,7 @@ func (d *DiskStorage) storeEntries(p *plan) error {
 		}
 		rest = rest[count:]
 	}
-	d.lookAhead()
+	d.lookAhead(d.tail.End() - before)
 	return nil
 }
 
@@ -169,12 +174,13 @@ func (d *DiskStorage) appendTail(es []*raftpb.Entry) error {
 	if err := d.tail.Append(es); err != nil {
 		return err
 	}
-	if d.supersede(es[0].GetIndex()) {
-		d.publish()
-		return nil
-	}
+	superseded := d.supersede(es[0].GetIndex())
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.view.cache.add(es)
+	if superseded {
+		d.publishSegments()
+	}
 	d.publishTail()
 	return nil
 }

@@ -22,8 +22,9 @@
 // # Who owns what
 //
 // Entries and snapshots that are handed to Save belong to the log and must not
-// be changed afterwards. What Entries and Snapshot return is the caller's, and
-// stays valid after compaction and Close.
+// be changed afterwards. What Entries returns may be just these, so it must not be
+// changed either; it stays valid after compaction and Close. What Snapshot returns is
+// the caller's.
 package mmapwal
 
 import (
@@ -99,6 +100,7 @@ type view struct {
 	segments  []segment // with live entries, in order; without the tail
 	tail      *entryfile.File
 	tailIndex entryfile.Index
+	cache     cache
 	files     int   // with entries
 	poisoned  error // ErrPoisoned; nil: all is well
 	closed    bool
@@ -153,6 +155,14 @@ func (d *DiskStorage) poisonIfSync(err error) error {
 
 // publish shows reads the log as the writer has it in memory.
 func (d *DiskStorage) publish() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.publishSegments()
+	d.publishTail()
+}
+
+// publishSegments is publish for the files that take no more records; mu is held.
+func (d *DiskStorage) publishSegments() {
 	segments := make([]segment, 0, len(d.files))
 	files := 0
 	for k, s := range d.files {
@@ -170,10 +180,7 @@ func (d *DiskStorage) publish() {
 			segments = append(segments, s)
 		}
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.view.segments, d.view.files = segments, files
-	d.publishTail()
 }
 
 // publishTail is publish for when only the tail has changed; mu is held.

@@ -34,7 +34,10 @@ func (d *DiskStorage) TruncateEntriesUntil(lastIdx uint64) error {
 	if err := d.meta.Commit(m); err != nil {
 		return d.poison(err)
 	}
-	d.publishMeta()
+	d.mu.Lock()
+	d.view.meta = d.meta.Meta()
+	d.view.cache.dropBelow(below)
+	d.mu.Unlock()
 	if err := d.sealAll(); err != nil { // only a sealed file gives blocks back
 		return d.poison(err)
 	}
