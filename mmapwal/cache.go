@@ -106,11 +106,11 @@ func (c *cache) read(lo, hi, maxSize uint64) (es []*raftpb.Entry, ok bool) {
 	if lo >= hi || len(c.entries) == 0 || lo < c.entries[0].GetIndex() {
 		return nil, false
 	}
-	from := int(lo - c.entries[0].GetIndex())
-	to := from + int(hi-lo)
-	if to > len(c.entries) {
+	first := c.entries[0].GetIndex()
+	if hi-first > uint64(len(c.entries)) {
 		return nil, false
 	}
+	from, to := int(lo-first), int(hi-first)
 	before := c.before
 	if from > 0 {
 		before = c.sizes[from-1]

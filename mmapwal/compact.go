@@ -67,9 +67,11 @@ func (d *DiskStorage) compact(m metafile.Meta) error {
 // the snapshot file that m replaces.
 func (d *DiskStorage) commitCompaction(m metafile.Meta) error {
 	old := d.meta.Meta()
+	m.HardState = d.hard
 	if err := d.meta.Commit(m); err != nil {
 		return err
 	}
+	d.syncer.finishAll() // entries that are not synced are not live
 	var live, dead []segment
 	for _, s := range d.files {
 		if s.file.Number() < m.FirstFile {

@@ -29,6 +29,11 @@ func (d *DiskStorage) TruncateEntriesUntil(lastIdx uint64) error {
 	if below <= done {
 		return nil
 	}
+	if d.syncer.pending() {
+		if err := d.syncHardState(); err != nil {
+			return d.poison(err)
+		}
+	}
 	m := d.meta.Meta()
 	m.ClearedBelow, m.ClearedEnd = below, d.end()
 	if err := d.meta.Commit(m); err != nil {

@@ -115,14 +115,22 @@ func (op *Op) Do(d *mmapwal.DiskStorage, m *Model) error {
 	case op.Truncate > 0:
 		return d.TruncateEntriesUntil(op.Truncate)
 	}
-	var snap *raftpb.Snapshot
+	return d.Save(op.Save(m))
+}
+
+// IsSave: it is one.
+func (op *Op) IsSave() bool {
+	return op.Create == 0 && op.Checkpoint == 0 && op.Compact == 0 && op.Truncate == 0
+}
+
+// Save returns the arguments of a Save to a log that holds m.
+func (op *Op) Save(m *Model) (h *raftpb.HardState, es []*raftpb.Entry, snap *raftpb.Snapshot) {
 	if op.Snap[0] > 0 {
 		snap = Snapshot(op.Snap[0], op.Snap[1])
 	}
-	var es []*raftpb.Entry
 	for k, term := range op.Terms {
 		i := op.From + uint64(k)
 		es = append(es, &raftpb.Entry{Index: &i, Term: &term, Data: m.Data(i, term)})
 	}
-	return d.Save(hardState(op.Hard), es, snap)
+	return hardState(op.Hard), es, snap
 }

@@ -36,11 +36,19 @@ func (e expectation) begun(op *oracle.Op, outcomes []*oracle.Model) expectation 
 	if op.Truncate > 0 {
 		models = append(models, cleared(models, op.Truncate)...)
 	}
-	last := notedOf(outcomes[len(outcomes)-1])
-	if slices.Contains(e.noted, last) {
-		return expectation{models, e.noted}
+	notes := slices.Clone(e.noted)
+	add := func(n noted) {
+		if !slices.Contains(notes, n) {
+			notes = append(notes, n)
+		}
 	}
-	return expectation{models, append(slices.Clone(e.noted), last)}
+	if op.Checkpoint > 0 { // beside a commit index that waits for its entries
+		for _, n := range e.noted {
+			add(noted{n.hard, op.Checkpoint})
+		}
+	}
+	add(notedOf(outcomes[len(outcomes)-1]))
+	return expectation{models, notes}
 }
 
 // cleared returns the models after a TruncateEntriesUntil.

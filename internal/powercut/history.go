@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -22,6 +23,8 @@ const logDir = "/log"
 // Config is what the logs of a history have in common.
 type Config struct {
 	NoSync bool
+	Batch  bool   // BatchSync
+	Async  bool   // HardSync, and each Save is a SaveAsync
 	Retain uint64 // Options.RetainEntries
 	// Edit changes the options of every Open; nil: not at all.
 	Edit func(o *mmapwal.Options)
@@ -29,8 +32,11 @@ type Config struct {
 
 func (c *Config) options() *mmapwal.Options {
 	o := &mmapwal.Options{Logger: slog.New(slog.DiscardHandler), FileDataSize: fileBytes, RetainEntries: c.Retain}
-	if c.NoSync {
+	switch {
+	case c.NoSync:
 		o.Sync = mmapwal.NoSync
+	case c.Batch:
+		o.Sync = mmapwal.BatchSync(6, time.Millisecond)
 	}
 	if c.Edit != nil {
 		c.Edit(o)
@@ -321,13 +327,56 @@ func (h *history) call(op *oracle.Op) bool {
 	outcomes := op.Outcomes(h.m)
 	before, after := h.want, outcomes[len(outcomes)-1]
 	h.want = before.begun(op, outcomes)
-	if err := op.Do(h.d, h.m); err != nil {
+	acknowledged, err := h.save(op, after)
+	if err != nil {
 		h.stopped(err)
 		return false
 	}
-	h.promise(before.done(op, h.m, after, h.want, h.cfg.NoSync))
+	want := before.done(op, h.m, after, h.want, h.cfg.NoSync || h.cfg.Batch || h.cfg.Async)
+	if promised := h.m.Hard[0] != after.Hard[0] || h.m.Hard[1] != after.Hard[1]; promised && !h.cfg.NoSync {
+		want = exactly(after)
+	}
+	h.promise(want)
 	h.m = after
+	if acknowledged {
+		h.acknowledge(after)
+	}
 	return true
+}
+
+// save makes the call. It reports whether the log has said by then that it is durable.
+func (h *history) save(op *oracle.Op, after *oracle.Model) (acknowledged bool, err error) {
+	if !h.cfg.Async || !op.IsSave() {
+		return false, op.Do(h.d, h.m)
+	}
+	hard, es, snap := op.Save(h.m)
+	called, returned := false, false
+	h.d.SaveAsync(hard, es, snap, func(e error) {
+		if called {
+			fail("a done function is called twice")
+		}
+		called = true
+		switch {
+		case e != nil:
+			err = e
+		case returned:
+			h.acknowledge(after)
+		default:
+			acknowledged = true
+		}
+	})
+	if !called && (h.failed || h.disk.IsCut()) {
+		h.b.run() // what has become of it
+	}
+	returned = true
+	return acknowledged, err
+}
+
+// acknowledge notes that the Save that led to the model is durable, and all before it.
+func (h *history) acknowledge(after *oracle.Model) {
+	if k := slices.Index(h.want.models, after); k > 0 {
+		h.promise(expectation{h.want.models[k:], h.want.noted})
+	}
 }
 
 // brief describes a call.
