@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/internal/host"
@@ -45,8 +46,11 @@ const (
 	// nextAt is the part of a file that is left when the next one is made.
 	nextAt = 4
 	// maxRetired is how many files wait to be sealed before a Save waits for one:
-	// the disk cannot keep up then.
-	maxRetired = 8
+	// the disk cannot keep up then. Recovery has to read them.
+	maxRetired = 32
+	// sealDelay is when a file of a log that is not synced is sealed, which syncs it:
+	// by then the kernel has written most of it.
+	sealDelay = 30 * time.Second
 )
 
 func (d *DiskStorage) startAhead() {
@@ -238,11 +242,21 @@ func (d *DiskStorage) retire(f *entryfile.File) error {
 	a.retired = append(a.retired, f)
 	full := len(a.retired) > maxRetired
 	a.mu.Unlock()
-	if full {
+	switch {
+	case full:
 		return d.sealAll()
+	case d.opts.Sync.mode == noSync:
+		d.host.After(sealDelay, d.sealLate)
+	default:
+		a.sealer.Wake()
 	}
-	a.sealer.Wake()
 	return nil
+}
+
+func (d *DiskStorage) sealLate() {
+	if !d.isClosed() {
+		d.ahead.sealer.Wake()
+	}
 }
 
 // unsealed returns the files that take no more records and are not sealed yet.
@@ -264,7 +278,12 @@ func (d *DiskStorage) sealAll() error {
 	d.ahead.sealing.Lock()
 	defer d.ahead.sealing.Unlock()
 	for _, f := range d.unsealed() {
-		if err := f.Seal(); err != nil {
+		if !f.Pin() {
+			continue // dead by now
+		}
+		err := f.Seal()
+		_ = f.Release()
+		if err != nil {
 			return err
 		}
 		d.forget(f)

@@ -89,6 +89,7 @@ func (d *DiskStorage) commitCompaction(m metafile.Meta) error {
 	var gone []cleanup.Dead
 	for _, s := range dead {
 		gone = append(gone, d.deadFile(s.file))
+		d.forget(s.file)
 		d.releaseDead(s.file)
 	}
 	if old.SnapshotInFile && old.Snapshot != m.Snapshot {

@@ -28,7 +28,7 @@ var testLogQuiet = slog.New(slog.DiscardHandler)
 
 // testLogOptions returns options with small files and no output, edited.
 func testLogOptions(edits ...func(*mmapwal.Options)) *mmapwal.Options {
-	o := &mmapwal.Options{Logger: testLogQuiet, FileDataSize: testLogMiB}
+	o := &mmapwal.Options{Logger: testLogQuiet, FileDataSize: testLogMiB, CacheSize: -1} // reads look at the files
 	for _, edit := range edits {
 		edit(o)
 	}

@@ -113,7 +113,7 @@ type Options struct {
 
 	// ReadOnly opens a log without the owner's lock, beside a live owner even,
 	// and writes nothing, not even to recover. What it shows is the log as it was
-	// at Open.
+	// at Open. Entries that the owner has dropped since can be raft.ErrCompacted.
 	ReadOnly bool
 
 	// Logger is told about what an operator should know: recovery, damage,

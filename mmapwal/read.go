@@ -118,7 +118,23 @@ func (d *DiskStorage) readTerm(i uint64) (uint64, error) {
 		return 0, err
 	}
 	defer d.reads.Done()
-	return d.term(&v, i)
+	term, err := d.term(&v, i)
+	if d.overtaken(&v, i, err) {
+		return 0, raft.ErrCompacted
+	}
+	return term, err
+}
+
+// overtaken reports whether a read of a log that is open for reading only found damage
+// because the owner has dropped the entries from index i on since, and uses their file
+// again.
+func (d *DiskStorage) overtaken(v *view, i uint64, err error) bool {
+	if !d.opts.ReadOnly || !errors.Is(err, ErrCorrupt) || v.tailIndex.Has(i) {
+		return false
+	}
+	d.refreshing.Lock()
+	defer d.refreshing.Unlock()
+	return d.meta.Refresh() == nil && d.meta.Meta().FirstFile > v.segmentOf(i).file.Number()
 }
 
 func (d *DiskStorage) term(v *view, i uint64) (uint64, error) {
@@ -200,6 +216,9 @@ func (d *DiskStorage) readEntries(lo, hi, maxSize uint64) (es []*raftpb.Entry, a
 	}
 	defer d.reads.Done()
 	es, err = d.entries(&v, lo, hi, maxSize)
+	if d.overtaken(&v, lo, err) {
+		return nil, false, raft.ErrCompacted
+	}
 	return es, err == errGone || d.clearedSince(&v, err), err
 }
 

@@ -1,0 +1,111 @@
+package mmapwal_test
+
+import (
+	"errors"
+	"math"
+	"path/filepath"
+	"testing"
+
+	"github.com/seed-2fef92ad/raftwal/internal/oracle"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs/vfstest"
+	"github.com/seed-2fef92ad/raftwal/mmapwal"
+	"go.etcd.io/raft/v3"
+)
+
+// testTurnOver saves n files' worth of entries from index first on, with a snapshot at
+// the end of each, and returns the last index.
+func testTurnOver(t *testing.T, d *mmapwal.DiskStorage, first uint64, n int) uint64 {
+	t.Helper()
+	for range n {
+		testLogSave(t, d, testLogHard(1, 1, first+9), testLogEntries(first, first+9, 1, 100_000))
+		first += 10
+		if err := d.CreateSnapshot(first-1, testLogConf(1), []byte("state")); err != nil {
+			t.Fatal(err)
+		}
+		d.WaitForBackground()
+	}
+	return first - 1
+}
+
+// TestReuse: files whose entries are dead are used again, by the next run, too, and
+// never show what they held before.
+func TestReuse(t *testing.T) {
+	for name, edits := range map[string][]func(*mmapwal.Options){
+		"HardSync": {}, "NoSync": {testLogNoSync}, "encrypted": {testLogEncrypted},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			fsys := vfstest.New(vfs.OS(), nil)
+			d := testLogOpen(t, dir, append(edits, testLogOn(fsys))...)
+			last := testTurnOver(t, d, 1, 4)
+			fsys.Reset()
+			last = testTurnOver(t, d, last+1, 10)
+			if n := fsys.Count(vfstest.OpCreate); n > 1 {
+				t.Errorf("%d files made, want spare ones to be used", n)
+			}
+			testLogSave(t, d, nil, testLogEntries(last+1, last+3, 1, 100))
+			want := testLogContent(t, d)
+			testLogClose(t, d)
+			d = testLogOpen(t, dir, append(edits, testLogOn(fsys))...)
+			testLogSame(t, "reopened", testLogContent(t, d), want)
+			last = testTurnOver(t, d, last+4, 3)
+			testLogClose(t, d)
+			d = testLogOpen(t, dir, edits...)
+			testLast(t, d, last)
+		})
+	}
+}
+
+// TestSpareFiles: no more than wanted are kept.
+func TestSpareFiles(t *testing.T) {
+	for _, c := range []struct{ option, want int }{{-1, 0}, {0, 2}, {3, 3}} {
+		dir := t.TempDir()
+		d := testLogOpen(t, dir, func(o *mmapwal.Options) { o.SpareFiles = c.option })
+		testLogSave(t, d, testLogHard(1, 1, 1), testLogEntries(1, 80, 1, 100_000))
+		if err := d.CreateSnapshot(80, testLogConf(1), nil); err != nil {
+			t.Fatal(err)
+		}
+		testLogClose(t, d)
+		if spares, _ := filepath.Glob(filepath.Join(dir, "*.spare")); len(spares) != c.want {
+			t.Errorf("SpareFiles %d: %d are kept", c.option, len(spares))
+		}
+		d = testLogOpen(t, dir, func(o *mmapwal.Options) { o.SpareFiles = -1 })
+		testLogClose(t, d)
+		if spares, _ := filepath.Glob(filepath.Join(dir, "*.spare")); len(spares) != 0 {
+			t.Errorf("%d spare files are kept by a log that wants none", len(spares))
+		}
+	}
+}
+
+// TestReuseUnderAReader: a log that is open for reading only shows entries as they were
+// when it was opened, or says that they are compacted, but nothing else.
+func TestReuseUnderAReader(t *testing.T) {
+	dir := t.TempDir()
+	d := testLogOpen(t, dir)
+	testLogSave(t, d, testLogHard(1, 1, 1), testLogEntries(1, 40, 1, 100_000))
+	d.WaitForBackground()
+	reader := testLogOpen(t, dir, testLogReadOnly)
+	compacted := 0
+	first := uint64(41)
+	for range 12 {
+		for i := uint64(1); i <= 40; i++ {
+			es, err := reader.Entries(i, i+1, math.MaxUint64)
+			switch {
+			case errors.Is(err, raft.ErrCompacted):
+				compacted++
+			case err != nil:
+				t.Fatalf("entry %d: %v", i, err)
+			case string(es[0].Data) != string(oracle.Data(i, 1, 100_000)):
+				t.Fatalf("entry %d has other data", i)
+			}
+			if term, err := reader.Term(i); err != nil && !errors.Is(err, raft.ErrCompacted) || err == nil && term != 1 {
+				t.Fatalf("term of %d: %d, %v", i, term, err)
+			}
+		}
+		first = testTurnOver(t, d, first, 1) + 1
+	}
+	if compacted == 0 {
+		t.Error("no file was used again under the reader")
+	}
+}
