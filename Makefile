@@ -2,12 +2,12 @@
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PLATFORMS   = linux/amd64 linux/arm64 linux/386 linux/arm darwin/amd64 darwin/arm64 freebsd/amd64 freebsd/arm64
-COVERED     = ./metafile ./entryfile ./encryption ./mmapwal ./cleanup
+COVERED     = ./metafile ./entryfile ./encryption ./mmapwal ./cleanup ./metrics ./backup ./internal/archive
 T          ?= 10s
 
-.PHONY: check steps test format vet staticcheck race cover fuzz cross bench demo examples powercut realdisk mutations damage
+.PHONY: check steps test format vet staticcheck race cover fuzz cross bench demo examples etcd alerts powercut realdisk mutations damage
 
-STEPS = format vet staticcheck cross test race cover examples realdisk mutations fuzz bench demo
+STEPS = format vet staticcheck cross test race cover examples etcd alerts realdisk mutations fuzz bench demo
 
 check: $(STEPS)
 
@@ -43,6 +43,14 @@ fuzz:
 
 examples:
 	@for dir in examples/*/; do echo "test $$dir"; (cd $$dir && go vet ./... && go test ./...) || exit 1; done
+
+# The import from etcd, beside etcd's own code.
+etcd:
+	cd cmd/mmapwal/internal/etcd/etcdtest && go vet ./... && go test ./...
+
+# The alert rules and the dashboard, with Prometheus's own engine.
+alerts:
+	cd metrics/internal/rulestest && go vet ./... && go test ./...
 
 # Power cuts on the simulated disk, N images for each sync policy, of random
 # histories that no run has seen: make powercut N=1000000

@@ -35,7 +35,10 @@ func (s *Spec) Fit(es []*raftpb.Entry) (count int, bytes int64) {
 
 // Hold returns how many bytes of records a file has to take that is to hold an
 // entry with n bytes of data, and the record that ends it.
-func (s *Spec) Hold(n int) int64 { return RecordBytes(n+s.overhead()) + RecordBytes(s.overhead()) }
+func (s *Spec) Hold(n int) int64 { return s.RecordBytes(n) + s.RecordBytes(0) }
+
+// RecordBytes returns how much the record of an entry with n bytes of data takes.
+func (s *Spec) RecordBytes(n int) int64 { return RecordBytes(n + s.overhead()) }
 
 func (s *Spec) overhead() int {
 	if s.Keys == nil {

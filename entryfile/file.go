@@ -51,8 +51,9 @@ type File struct {
 	readOnly bool
 	synced   bool     // records are written with WriteAt: see put
 	file     vfs.File // nil: not open at the moment
-	header   Header   // but for the seal, as it was made
+	header   Header   // but for seal and sequence, as it was made
 	page     int64    // offset of the header page that counts
+	sequence uint64   // number of that page
 	secret   *secret  // nil: not encrypted
 
 	mapping sync.Mutex // held while the file is being mapped
@@ -60,11 +61,12 @@ type File struct {
 	seal    atomic.Pointer[Seal]  // nil: not sealed
 	broken  atomic.Pointer[error] // of the first sync that failed
 
-	index    Index        // live entries; empty once sealed
-	end      atomic.Int64 // of the records
-	slotsEnd int64        // the slots have pages up to here; beyond, they are zero
-	stale    bool         // slots or seal must be written anew
-	restored bool         // the header page that counts is known to be on the disk
+	index     Index        // live entries; empty once sealed
+	end       atomic.Int64 // of the records
+	slotsEnd  int64        // the slots have pages up to here; beyond, they are zero
+	stale     bool         // slots or seal must be written anew
+	restored  bool         // the header page that counts is known to be on the disk
+	published bool         // a prepared file has its name
 
 	syncing sync.Mutex   // held while records are being synced
 	durable atomic.Int64 // the records before it were synced, and all earlier files; 0: those may not be
@@ -168,15 +170,19 @@ func (f *File) Publish() error {
 	if err := f.fsys.Rename(f.temporary(), f.path); err != nil {
 		return err
 	}
+	f.published = true
 	f.file.Renamed(f.path)
 	return f.fsys.SyncDir(f.dir)
 }
 
-// Discard removes a prepared file that is not used.
+// Discard removes a prepared file that is not used, under the name that it has.
 func (f *File) Discard() {
 	_ = f.Release()
-	_ = f.fsys.Remove(f.temporary()) // else the next Open removes it
-	_ = f.fsys.Remove(f.path)        // if it was published; Open removes empty files, too
+	name := f.temporary()
+	if f.published {
+		name = f.path
+	}
+	_ = f.fsys.Remove(name) // else the next Open removes it: it is empty
 }
 
 // Open opens the file with the given number of log logID and reads its header.
@@ -311,10 +317,10 @@ func (f *File) loadHeader() ([]byte, error) {
 		return nil, corrupt.At(f.path, headerPage0, "both header pages are damaged: %v; %v", errs[0], errs[1])
 	}
 	if errs[0] != nil || errs[1] == nil && pages[1].sequence > pages[0].sequence {
-		f.header, f.page = pages[1], headerPage1
+		f.header, f.page, f.sequence = pages[1], headerPage1, pages[1].sequence
 		return raw[1][:], nil
 	}
-	f.header, f.page = pages[0], headerPage0
+	f.header, f.page, f.sequence = pages[0], headerPage0, pages[0].sequence
 	return raw[0][:], nil
 }
 

@@ -81,7 +81,7 @@ func (f *File) writeHeader(seal *Seal) error {
 
 func (f *File) storeHeader(seal *Seal) error {
 	f.page = headerPage0 + headerPage1 - f.page
-	f.header.sequence++
+	f.sequence++
 	f.encodeHeader(seal)
 	return f.store(f.page, f.buf[:])
 }
@@ -89,6 +89,7 @@ func (f *File) storeHeader(seal *Seal) error {
 // encodeHeader puts the header page into f.buf.
 func (f *File) encodeHeader(seal *Seal) {
 	h := f.header
+	h.sequence = f.sequence
 	if h.Sealed = seal != nil; h.Sealed {
 		h.Seal = *seal
 	}

@@ -191,6 +191,16 @@ func (d *DiskStorage) takeNext() *entryfile.File {
 	return f
 }
 
+// prepared returns how many files are made to be the next.
+func (a *ahead) prepared() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.next == nil {
+		return 0
+	}
+	return 1
+}
+
 // giveNext takes a file back that was not used, as the next one.
 func (d *DiskStorage) giveNext(f *entryfile.File) {
 	d.ahead.mu.Lock()
@@ -237,6 +247,7 @@ func (d *DiskStorage) reuse(spec entryfile.Spec, bytes int64, count int) (*entry
 // retire hands a file that takes no more records over to be sealed.
 func (d *DiskStorage) retire(f *entryfile.File) error {
 	f.Pin()
+	d.count.ended(f.Number())
 	a := &d.ahead
 	a.mu.Lock()
 	a.retired = append(a.retired, f)
@@ -281,11 +292,13 @@ func (d *DiskStorage) sealAll() error {
 		if !f.Pin() {
 			continue // dead by now
 		}
+		s := d.count.beginSeal(f.Number())
 		err := f.Seal()
 		_ = f.Release()
 		if err != nil {
 			return err
 		}
+		d.endSync(s)
 		d.forget(f)
 	}
 	return nil
@@ -301,20 +314,24 @@ func (d *DiskStorage) forget(f *entryfile.File) {
 	}
 	a.mu.Unlock()
 	if k >= 0 {
-		d.releaseDead(f)
+		d.releaseFile(f)
 	}
 }
 
 // syncData makes the entries durable that were stored before it began: the files in
 // their order, since a record that is durable vouches for all earlier files.
 func (d *DiskStorage) syncData() error {
+	s := d.count.beginSync()
 	if err := d.syncRetired(); err != nil {
 		return err
 	}
-	if d.tail == nil {
-		return nil
+	if d.tail != nil {
+		if err := d.tail.Sync(); err != nil {
+			return err
+		}
 	}
-	return d.tail.Sync()
+	d.endSync(s)
+	return nil
 }
 
 func (d *DiskStorage) syncRetired() error {

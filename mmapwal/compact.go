@@ -86,6 +86,7 @@ func (d *DiskStorage) commitCompaction(m metafile.Meta) error {
 	d.publishSegments()
 	d.publishTail()
 	d.mu.Unlock()
+	d.noteRetired(&old, &m)
 	var gone []cleanup.Dead
 	for _, s := range dead {
 		gone = append(gone, d.deadFile(s.file))
@@ -110,9 +111,14 @@ func (d *DiskStorage) deadFile(f *entryfile.File) cleanup.Dead {
 
 func deadName(name string) cleanup.Dead { return cleanup.Dead{Name: name} }
 
-// releaseDead gives up the log's hold on a file; reads under way keep theirs.
+// releaseDead gives up the log's hold on a dead file; reads under way keep theirs.
 func (d *DiskStorage) releaseDead(f *entryfile.File) {
+	d.releaseFile(f)
+	d.count.files.die(f)
+}
+
+func (d *DiskStorage) releaseFile(f *entryfile.File) {
 	if err := f.Release(); err != nil {
-		d.log.Warn("raftwal: dead file not closed cleanly", "file", f.Path(), "err", err)
+		d.log.Warn("raftwal: file not closed cleanly", "file", f.Path(), "err", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
@@ -29,10 +30,11 @@ type inventory struct {
 	dir       string
 	numbers   []uint64 // of the entry files, rising
 	snapshots []string
-	temporary []string // of creations that were interrupted
-	spares    []string // entry files to be used again
-	setAside  []string // .corrupt
-	unknown   []string // of another program
+	temporary []string             // of creations that were interrupted
+	spares    []string             // entry files to be used again
+	setAside  []string             // .corrupt
+	unknown   []string             // of another program
+	modified  map[string]time.Time // by name; when it was last written to
 }
 
 // takeInventory lists dir. An entry file under a name that this package does not
@@ -42,10 +44,11 @@ func takeInventory(fsys vfs.FS, dir string) (*inventory, error) {
 	if err != nil {
 		return nil, err
 	}
-	inv := &inventory{dir: dir}
+	inv := &inventory{dir: dir, modified: make(map[string]time.Time, len(infos))}
 	names := make(map[uint64]string)
 	for _, info := range infos {
 		name := info.Name
+		inv.modified[name] = info.Modified
 		number, isEntryFile := entryfile.ParseName(name)
 		switch {
 		case name == metafile.Name || name == "lost+found":

@@ -51,7 +51,7 @@ func Open(dir string, opts *Options) (*DiskStorage, error) {
 		return nil, err
 	}
 	started := time.Now()
-	d := &DiskStorage{opts: o, host: o.host, fsys: o.host.FS, dir: dir, log: o.Logger}
+	d := &DiskStorage{opts: o, host: o.host, fsys: o.host.FS, dir: dir, log: o.Logger, count: counters{opened: started}}
 	if dir != "" {
 		d.dir = filepath.Clean(dir)
 	}
@@ -170,6 +170,7 @@ func (d *DiskStorage) openForWriting(inv *inventory) error {
 	if err := d.meta.Restore(); err != nil {
 		return err
 	}
+	d.noteFound(inv)
 	if err := d.loadFiles(inv); err != nil {
 		return err
 	}
@@ -294,7 +295,7 @@ func (d *DiskStorage) logOpened() {
 	args := []any{
 		"dir", d.dir, "clean", r.Clean, "first", v.first(), "last", v.last, "snapshot", v.meta.Snapshot.Index,
 		"files", len(d.files), "scanned", r.FilesScanned, "torn_bytes", r.TornBytes, "healed_pages", r.HealedPages,
-		"duration", r.Duration,
+		"entries", v.last - v.meta.Compacted.Index, "encrypted", v.meta.Encrypted, "duration", r.Duration,
 	}
 	switch {
 	case len(r.SetAside) > 0:
@@ -345,6 +346,7 @@ func (d *DiskStorage) loadReadOnly() error {
 		return err
 	}
 	d.recovery.Clean = d.meta.Meta().Clean
+	d.noteFound(inv)
 	if err := d.loadFiles(inv); err != nil {
 		return err
 	}

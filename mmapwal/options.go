@@ -116,8 +116,12 @@ type Options struct {
 	// at Open. Entries that the owner has dropped since can be raft.ErrCompacted.
 	ReadOnly bool
 
+	// SlowSync is how long a sync of entries may take before the Logger is told, at
+	// most once in 10 seconds: 0 is 1 second, negative is never.
+	SlowSync time.Duration
+
 	// Logger is told about what an operator should know: recovery, damage,
-	// failed removals; never about a single Save. nil means slog.Default().
+	// slow syncs, failed removals; never about a single Save. nil means slog.Default().
 	Logger *slog.Logger
 
 	host    host.Host
@@ -155,6 +159,9 @@ func (o *Options) withDefaults() (Options, error) {
 		out.SpareFiles = 2
 	}
 	out.SpareFiles = max(out.SpareFiles, 0)
+	if out.SlowSync == 0 {
+		out.SlowSync = time.Second
+	}
 	if out.Recovery > KeepValidPrefix {
 		return out, invalidf("Options.Recovery: %d is no recovery policy", out.Recovery)
 	}

@@ -91,6 +91,7 @@ func (d *DiskStorage) Term(i uint64) (term uint64, err error) {
 	for again := true; again; again = err == errGone {
 		term, err = d.readTerm(i)
 	}
+	d.count.failedRead(err)
 	return term, err
 }
 
@@ -153,6 +154,7 @@ func (d *DiskStorage) term(v *view, i uint64) (uint64, error) {
 		return 0, errGone
 	}
 	loc, err := s.file.Locate(s.index, i)
+	d.noteHealed(s.file)
 	_ = s.file.Release() // the last release closes a dead file; nothing is lost with it
 	return loc.Term, err
 }
@@ -191,11 +193,13 @@ func (v *view) segmentOf(i uint64) segment {
 // *CorruptError, ErrFault, ErrClosed.
 func (d *DiskStorage) Entries(lo, hi, maxSize uint64) (es []*raftpb.Entry, err error) {
 	if es, ok := d.readCache(lo, hi, maxSize); ok {
+		d.count.read(es, nil)
 		return es, nil
 	}
 	for again := true; again; {
 		es, again, err = d.readEntries(lo, hi, maxSize)
 	}
+	d.count.read(es, err)
 	return es, err
 }
 
@@ -236,7 +240,9 @@ func (d *DiskStorage) entries(v *view, lo, hi, maxSize uint64) ([]*raftpb.Entry,
 		ClearedBelow: v.meta.ClearedBelow, ClearedFile: v.meta.ClearedEnd.File, ClearedEnd: v.meta.ClearedEnd.Offset,
 	}
 	err := v.eachFile(lo, hi, func(f *entryfile.File, x *entryfile.Index, lo, hi uint64) (bool, error) {
-		return f.Measure(x, lo, hi, b)
+		full, err := f.Measure(x, lo, hi, b)
+		d.noteHealed(f)
+		return full, err
 	})
 	if err != nil {
 		return nil, err

@@ -1,6 +1,8 @@
 package mmapwal
 
 import (
+	"time"
+
 	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/metafile"
 	"go.etcd.io/raft/v3"
@@ -31,10 +33,16 @@ import (
 //
 // Reads may see the entries before Save returns.
 func (d *DiskStorage) Save(h *raftpb.HardState, es []*raftpb.Entry, snap *raftpb.Snapshot) error {
-	ticket, err := d.save(h, es, snap, nil)
-	if err != nil || ticket == 0 {
-		return err
+	c, err := d.save(h, es, snap, nil)
+	if c.ticket != 0 {
+		err = d.wait(c.ticket)
 	}
+	d.count.saved(c, err)
+	return err
+}
+
+// wait returns when the Save with that ticket is as durable as the sync policy says.
+func (d *DiskStorage) wait(ticket uint64) error {
 	defer d.syncer.saves.Done()
 	if d.opts.Sync.mode == batchSync {
 		return d.bound(ticket)
@@ -60,44 +68,49 @@ func (d *DiskStorage) SaveAsync(h *raftpb.HardState, es []*raftpb.Entry, snap *r
 	if done == nil {
 		done = func(error) {}
 	}
-	ticket, err := d.save(h, es, snap, done)
-	if ticket != 0 {
-		defer d.syncer.saves.Done()
-	}
-	if err != nil || ticket == 0 {
+	c, _ := d.save(h, es, snap, done) // done is told
+	if c.ticket == 0 {
 		return
 	}
+	defer d.syncer.saves.Done()
 	if d.opts.Sync.mode == batchSync {
-		_ = d.bound(ticket) // an error is sticky
+		_ = d.bound(c.ticket) // an error is sticky
 	} else if d.unsyncedBytes() > d.opts.MaxUnsyncedBytes {
-		_ = d.await(ticket) // likewise
+		_ = d.await(c.ticket) // likewise
 	}
+}
+
+// call is a call of Save or SaveAsync.
+type call struct {
+	ticket        uint64        // 0: there is nothing to be synced
+	began, waited time.Duration // since Open; for the writer's lock
 }
 
 // save stores a Save in memory, or wholly. It returns a ticket if there is something
 // to be synced, and counts it among those that wait. done is called for a SaveAsync.
-func (d *DiskStorage) save(h *raftpb.HardState, es []*raftpb.Entry, snap *raftpb.Snapshot, done func(error)) (ticket uint64, err error) {
+func (d *DiskStorage) save(h *raftpb.HardState, es []*raftpb.Entry, snap *raftpb.Snapshot, done func(error)) (c call, err error) {
 	if d.opts.ReadOnly {
-		return 0, d.refuseReadOnly(done)
+		return c, d.refuseReadOnly(done)
 	}
-	d.writing.Lock()
-	ticket, err = d.stage(h, es, snap)
-	if ticket != 0 {
+	c.began, c.waited = d.lockForSave()
+	c.ticket, err = d.stage(h, es, snap)
+	if c.ticket != 0 {
 		d.syncer.saves.Add(1)
 	}
 	if done != nil {
-		d.syncer.enqueue(async{ticket, err, done})
+		d.syncer.enqueue(async{c, err, done})
 	}
 	d.writing.Unlock()
 	if done != nil {
 		d.syncer.flusher.Wake()
 	}
-	return ticket, err
+	return c, err
 }
 
 func (d *DiskStorage) refuseReadOnly(done func(error)) error {
 	err := d.writable()
 	if done != nil {
+		d.count.saved(call{}, err)
 		d.host.Go(func() { done(err) })
 	}
 	return err
@@ -162,6 +175,7 @@ func (d *DiskStorage) storeEntries(p *plan) error {
 		}
 		rest = rest[count:]
 	}
+	d.count.appended(p.entries)
 	d.lookAhead(d.tail.End() - before)
 	return nil
 }
@@ -197,6 +211,7 @@ func (d *DiskStorage) rotate(p *plan) error {
 		if err := d.retire(tail); err != nil {
 			return err
 		}
+		d.count.rotated()
 	}
 	d.adopt(p)
 	d.publish()
@@ -208,6 +223,7 @@ func (d *DiskStorage) adopt(p *plan) {
 	f := p.files[0]
 	p.files, p.counts = p.files[1:], p.counts[1:]
 	d.tail = f
+	d.count.files.begin(f.Number(), time.Now())
 	d.files = append(d.files, segment{file: f, first: 1, last: 0})
 	d.next = f.Number() + 1
 }

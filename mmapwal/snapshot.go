@@ -119,6 +119,7 @@ func (d *DiskStorage) Snapshot() (snap *raftpb.Snapshot, err error) {
 	for again := true; again; {
 		snap, again, err = d.readSnapshot()
 	}
+	d.count.failedRead(err)
 	return snap, err
 }
 

@@ -1,19 +1,70 @@
 package mmapwal
 
-import "time"
+import (
+	"time"
 
-// Stats are figures about an open log. They are cheap to get.
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+)
+
+// Stats are figures about an open log. What is counted is counted since Open.
+// docs/metrics.md says what to make of each; package metrics has them for
+// Prometheus.
 type Stats struct {
+	Opened time.Time // when Open was called
+
 	RaftID, GroupID       uint64
 	FirstIndex, LastIndex uint64
 	SnapshotIndex         uint64
-	Files                 int // entry files with entries
+	// LastSnapshot is when the newest snapshot was stored; zero if there is none, or
+	// if an earlier run stored it in wal.meta, which does not say.
+	LastSnapshot time.Time
 
-	// Encrypted says whether the log is encrypted, PlainFiles how many of its files,
-	// a snapshot file among them, are from before that, and are not.
-	Encrypted  bool
-	PlainFiles int
+	// SaveTime has the seconds of each call of Save that returned nil, the wait for
+	// others included, and of each SaveAsync up to its done function; WaitTime those of
+	// the wait for other writers alone.
+	SaveTime, WaitTime Histogram
+	// SyncTime has the seconds of each sync of entries; SyncEntries and SyncSaves say
+	// how many entries, and Saves with entries, were made durable by one. To seal a
+	// full file counts as a sync if it has entries that were not synced. The syncs of
+	// wal.meta, for a changed term or vote and for a snapshot, are in SaveTime only.
+	SyncTime, SyncEntries, SyncSaves Histogram
+	// SlowSyncs counts the syncs of entries that took Options.SlowSync or longer.
+	SlowSyncs uint64
+	// SaveErrors counts the Saves that failed, NoSpace those of them for which there
+	// was no room.
+	SaveErrors, NoSpace uint64
+	// PendingSaves counts calls of SaveAsync whose done function has not returned.
+	PendingSaves int
 
+	// AppendedEntries and ReadEntries count entries as Save took and Entries returned
+	// them; the bytes are those of their data.
+	AppendedEntries, AppendedBytes uint64
+	ReadEntries, ReadBytes         uint64
+	// UnsyncedEntries and UnsyncedBytes are appended, and may be lost in a power cut;
+	// the bytes are those of the records.
+	UnsyncedEntries, UnsyncedBytes uint64
+
+	// CorruptReads and Faults count the calls of Entries, Term, Snapshot and Save that
+	// returned ErrCorrupt and ErrFault, but for Saves that returned ErrPoisoned.
+	CorruptReads, Faults uint64
+
+	// Rotations counts the files that were full and are followed by another,
+	// Compactions how often entries were dropped from the front, by a snapshot or
+	// by Compact.
+	Rotations, Compactions uint64
+
+	Files         int // entry files with entries
+	SpareFiles    int // kept for use again
+	PreparedFiles int // made ready to be the next
+	// OldestFile is when the first entry file was begun; if an earlier run did that,
+	// when that run last wrote to it. Zero if unknown, or if there is none.
+	OldestFile time.Time
+	// RetainedFiles are entry files that the snapshot covers, and that are kept for
+	// Options.RetainEntries.
+	RetainedFiles int
+	// PinnedFiles are dead entry files whose space is taken as long as a read that is
+	// under way uses them.
+	PinnedFiles int
 	// FilesRemoved counts dead files that were removed since Open.
 	FilesRemoved uint64
 	// FailedRemovals says which dead files could not be removed, and why, by base
@@ -22,6 +73,15 @@ type Stats struct {
 	// HealedFiles counts the sealed files whose damaged slots were rebuilt from
 	// the records since Open.
 	HealedFiles int
+
+	// Encrypted says whether the log is encrypted, PlainFiles how many of its files,
+	// a snapshot file among them, are from before that, and are not.
+	Encrypted  bool
+	PlainFiles int
+
+	// FreeBytes is what is free of the file system that the log is on, TotalBytes its
+	// size; 0 and 0 if that is unknown.
+	FreeBytes, TotalBytes int64
 
 	// Poisoned is the sticky error after a failed sync or write; nil if all is well.
 	Poisoned error
@@ -40,7 +100,10 @@ type Recovery struct {
 	SetAside     []string      // paths of the .corrupt files that KeepValidPrefix made
 }
 
-// Stats returns the current figures. It works on a closed log, too.
+// Stats returns the current figures. It works on a closed log, too. It takes a few
+// microseconds: it waits for no disk and no writer, looks at each entry file, and
+// asks the operating system for the free space (statfs), which can hang with a
+// network file system that does.
 func (d *DiskStorage) Stats() Stats {
 	d.mu.RLock()
 	v := d.view
@@ -53,6 +116,22 @@ func (d *DiskStorage) Stats() Stats {
 	if !v.closed {
 		s.Poisoned = v.poisoned
 	}
+	d.count.fill(&s)
+	s.UnsyncedBytes = uint64(d.unsyncedBytes())
+	s.PendingSaves, s.PreparedFiles = d.syncer.queued(), d.ahead.prepared()
+	d.fillFiles(&s, &v)
+	if d.remover != nil {
+		removals := d.remover.Stats()
+		s.FilesRemoved, s.FailedRemovals, s.SpareFiles = removals.Removed, removals.Failed, removals.Spares
+	}
+	if space, err := vfs.SpaceOf(d.fsys, d.dir); err == nil { // else unknown
+		s.FreeBytes, s.TotalBytes = space.Free, space.Total
+	}
+	return s
+}
+
+// fillFiles puts what the view's files tell into s.
+func (d *DiskStorage) fillFiles(s *Stats, v *view) {
 	for _, seg := range v.segments {
 		if seg.file.Healed() {
 			s.HealedFiles++
@@ -60,15 +139,19 @@ func (d *DiskStorage) Stats() Stats {
 		if s.Encrypted && !seg.file.Encrypted() {
 			s.PlainFiles++
 		}
+		if seg.last <= s.SnapshotIndex {
+			s.RetainedFiles++
+		}
 	}
 	if v.meta.SnapshotPlain {
 		s.PlainFiles++
 	}
-	if d.remover != nil {
-		removals := d.remover.Stats()
-		s.FilesRemoved, s.FailedRemovals = removals.Removed, removals.Failed
+	switch {
+	case len(v.segments) > 0:
+		s.OldestFile = d.count.files.begunAt(v.segments[0].file.Number())
+	case v.tailIndex.Len() > 0:
+		s.OldestFile = d.count.files.begunAt(v.tail.Number())
 	}
-	return s
 }
 
 // NumEntries returns how many entries can be read; of a closed log, how many could.

@@ -31,6 +31,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/seed-2fef92ad/raftwal/cleanup"
 	"github.com/seed-2fef92ad/raftwal/entryfile"
@@ -72,10 +73,12 @@ type DiskStorage struct {
 	view view
 
 	reads      sync.WaitGroup         // reads under way
+	backups    atomic.Int32           // backups under way
 	refreshing sync.Mutex             // guards meta against concurrent reads of a ReadOnly log
 	snapshot   *metafile.SnapshotFile // of a ReadOnly log; nil if the snapshot is inline
 	remover    *cleanup.Remover
 	recovery   Recovery
+	count      counters
 }
 
 var _ raft.Storage = (*DiskStorage)(nil)

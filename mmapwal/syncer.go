@@ -40,9 +40,9 @@ type staged struct {
 
 // async is a SaveAsync whose done was not called yet.
 type async struct {
-	ticket uint64
-	err    error // it failed, and changed nothing
-	done   func(error)
+	call
+	err  error // it failed, and changed nothing
+	done func(error)
 }
 
 func (d *DiskStorage) startSyncer() {
@@ -128,6 +128,7 @@ func (d *DiskStorage) syncUpTo(ticket, entries uint64) error {
 // syncShared is syncData beside a writer. The tail is looked up first: a file that is
 // retired after that was the tail.
 func (d *DiskStorage) syncShared() error {
+	s := d.count.beginSync()
 	d.mu.RLock()
 	tail := d.view.tail
 	pinned := tail != nil && tail.Pin()
@@ -135,10 +136,16 @@ func (d *DiskStorage) syncShared() error {
 	if pinned {
 		defer func() { _ = tail.Release() }()
 	}
-	if err := d.syncRetired(); err != nil || !pinned {
+	if err := d.syncRetired(); err != nil {
 		return err
 	}
-	return tail.Sync()
+	if pinned {
+		if err := tail.Sync(); err != nil {
+			return err
+		}
+	}
+	d.endSync(s)
+	return nil
 }
 
 // finish stores the newest hard state of the Saves up to that ticket, whose entries
@@ -220,9 +227,8 @@ func (d *DiskStorage) deliver() bool {
 		a.err = poisoned
 	}
 	s.mu.Unlock()
-	if a.done != nil {
-		a.done(a.err)
-	}
+	d.count.saved(a.call, a.err)
+	a.done(a.err)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.queue[0] = async{}
@@ -262,6 +268,13 @@ func (d *DiskStorage) intervalOver() {
 	if !d.isClosed() {
 		s.flusher.Wake()
 	}
+}
+
+// queued returns how many SaveAsync wait for their done function.
+func (s *syncer) queued() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.queue)
 }
 
 // unsyncedBytes returns how many bytes of records were not synced yet.

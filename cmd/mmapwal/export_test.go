@@ -15,6 +15,7 @@ import (
 
 	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/dgraph"
 	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/dgraph/samples"
+	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/transfer"
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -41,15 +42,15 @@ func TestExportImported(t *testing.T) {
 			must(t, err)
 			is, err := dgraph.Open(dst, nil)
 			must(t, err)
-			must(t, dgraph.Compare(&was.Contents, &is.Contents, func(int) {}))
-			must(t, dgraph.Compare(&was.Contents, readByOffsets(t, dst), func(int) {}))
+			must(t, transfer.Compare(&was.Contents, &is.Contents, func(int) {}))
+			must(t, transfer.Compare(&was.Contents, readByOffsets(t, dst), func(int) {}))
 			onlyThere(t, parent, "dgraph", "log")
 		})
 	}
 }
 
 // readByOffsets reads a directory as Dgraph does: by offsets alone.
-func readByOffsets(t *testing.T, dir string) *dgraph.Contents {
+func readByOffsets(t *testing.T, dir string) *transfer.Contents {
 	t.Helper()
 	meta, err := os.ReadFile(filepath.Join(dir, "wal.meta"))
 	must(t, err)
@@ -58,7 +59,7 @@ func readByOffsets(t *testing.T, dir string) *dgraph.Contents {
 	}
 	u64, u32 := binary.BigEndian.Uint64, binary.BigEndian.Uint32
 	prefixed := func(p []byte, at uint64) []byte { return p[at+4:][:u32(p[at:])] }
-	c := &dgraph.Contents{
+	c := &transfer.Contents{
 		RaftID: u64(meta), GroupID: u64(meta[8:]), Checkpoint: u64(meta[16:]),
 		HardState: new(raftpb.HardState), Snapshot: new(raftpb.Snapshot),
 		First: u64(meta[1024:]) + 1, Last: u64(meta[1024:]),
@@ -132,7 +133,7 @@ func TestExportLive(t *testing.T) {
 	}
 	want, err := contentsOf(wal)
 	must(t, err)
-	must(t, dgraph.Compare(want, readByOffsets(t, dst), func(int) {}))
+	must(t, transfer.Compare(want, readByOffsets(t, dst), func(int) {}))
 	onlyThere(t, parent, "dgraph", "log")
 }
 

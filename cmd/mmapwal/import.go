@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/dgraph"
+	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/etcd"
+	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/transfer"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
 	"github.com/spf13/cobra"
@@ -25,16 +27,17 @@ func newImport() *cobra.Command {
 	var from, keyFile, newKeyFile string
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "import --from dgraph SRC DST",
-		Short: "Make a log from a raftwal directory of Dgraph",
-		Long: `import reads SRC, a raftwal directory ("w") of a Dgraph that is not running, and
+		Use:   "import --from dgraph|etcd SRC DST",
+		Short: "Make a log from one of Dgraph or etcd",
+		Long: `import reads SRC, the log of a Dgraph or of an etcd member that is not running, and
 makes the log DST from it. SRC is opened for reading only. DST must not exist, or
 be an empty directory. The log is written beside it under a temporary name
 (.DST.import-*), opened again, compared with SRC entry by entry, and only then
 given its name: an import that fails or is interrupted leaves no DST. One that is
-killed leaves the temporary directory, which may be deleted.
+killed leaves the temporary directory, which may be deleted. With --new-key-file
+the new log is encrypted with the key in that file.
 
-How SRC becomes a log:
+From Dgraph, SRC is its raftwal directory ("w"):
 
   - Raft ID, group ID, checkpoint, hard state and snapshot are taken as they are.
     A commit index outside of the log is put between the snapshot and the last
@@ -48,17 +51,30 @@ How SRC becomes a log:
   - Slots in use behind an empty one are damage: Dgraph leaves none.
   - Dgraph stores no checksums: changed bytes in the data of an entry cannot be
     noticed.
+  - With --key-file entries that Dgraph encrypted are decrypted; the file holds the
+    key of Dgraph's --encryption key-file=..., of 16, 24 or 32 bytes. KEYREGISTRY
+    must be in SRC.
+  - A log of this program that Dgraph was used on, and wrote to, is imported, too.
 
-With --key-file entries that Dgraph encrypted are decrypted; the file holds the
-key of Dgraph's --encryption key-file=..., of 16, 24 or 32 bytes. KEYREGISTRY must
-be in SRC. With --new-key-file the new log is encrypted with the key in that file.
+From etcd, SRC is the member's directory, which has wal and snap in it, or the wal
+directory, with snap beside it:
 
-A log of this program that Dgraph was used on, and wrote to, is imported, too.`,
+  - The Raft ID is the member's ID, the group ID that of the cluster.
+  - The snapshot is the last one that the WAL names as committed. Its data is that
+    of the file in snap, as it is; etcd's keys and values are in its database,
+    which is not imported. If the file is not there, conf state, index and term
+    come from the WAL; the summary says so.
+  - Entries at or below the snapshot, and those that later ones replaced, are left
+    out. Those behind it must be there without a gap, and so must the one that the
+    commit index names.
+  - Every checksum is compared, in every file that is there. Damage is refused, and
+    the error names file and offset. A torn write at the end of the last file, as
+    etcd knows it, is dropped; the summary says where. A zeroed sector in it looks
+    like one, and is dropped with all behind it.
+  - etcd's checksums leave out the types of its records. A changed type is noticed
+    only if something contradicts it.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if from != "dgraph" {
-				return fmt.Errorf("--from %q: only dgraph can be imported", from)
-			}
 			c := conversion{src: args[0], dst: args[1], verb: "import", errs: cmd.ErrOrStderr()}
 			var err error
 			if c.srcKey, err = readKeyIf(keyFile); err != nil {
@@ -67,10 +83,14 @@ A log of this program that Dgraph was used on, and wrote to, is imported, too.`,
 			if c.dstKey, err = readKeyIf(newKeyFile); err != nil {
 				return err
 			}
+			open, err := c.opener(from)
+			if err != nil {
+				return err
+			}
 			if err := c.checkPlaces(); err != nil {
 				return err
 			}
-			s, err := c.importDgraph(cmd.Context())
+			s, err := c.importLog(cmd.Context(), open)
 			if err != nil {
 				return failed(err)
 			}
@@ -78,7 +98,7 @@ A log of this program that Dgraph was used on, and wrote to, is imported, too.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&from, "from", "", "what wrote SRC: dgraph")
+	flags.StringVar(&from, "from", "", "what wrote SRC: dgraph or etcd")
 	flags.StringVar(&keyFile, "key-file", "", "file with Dgraph's encryption key (default: SRC is not encrypted)")
 	flags.StringVar(&newKeyFile, "new-key-file", "", "file with the master key of DST (default: DST is not encrypted)")
 	flags.BoolVar(&asJSON, "json", false, "print the summary as JSON")
@@ -149,29 +169,84 @@ func (c *conversion) checkOutside(dir string) error {
 	}
 }
 
-// importDgraph makes dst from a directory of Dgraph.
-func (c *conversion) importDgraph(ctx context.Context) (*summary, error) {
-	src, err := dgraph.Open(c.src, c.srcKey)
+// source is a log that is imported.
+type source struct {
+	*transfer.Contents
+
+	commit         uint64 // as it is stored
+	leftOut        int    // entries that the snapshot covers
+	files          int
+	encryptedFiles int
+	notes          []string // what else to say of it
+}
+
+// opener returns what opens src, which that program wrote.
+func (c *conversion) opener(from string) (open func() (*source, error), err error) {
 	switch {
-	case errors.Is(err, dgraph.ErrKeyRequired):
-		return nil, fmt.Errorf("%w with --key-file", err)
-	case err != nil:
+	case from == "dgraph":
+		return c.openDgraph, nil
+	case from == "etcd" && c.srcKey != nil:
+		return nil, errors.New("etcd does not encrypt: leave out --key-file; --new-key-file encrypts DST")
+	case from == "etcd":
+		return c.openEtcd, nil
+	}
+	return nil, fmt.Errorf("--from %q: there are dgraph and etcd", from)
+}
+
+func (c *conversion) openDgraph() (*source, error) {
+	l, err := dgraph.Open(c.src, c.srcKey)
+	if errors.Is(err, dgraph.ErrKeyRequired) {
+		err = fmt.Errorf("%w with --key-file", err)
+	}
+	if err != nil {
 		return nil, err
 	}
-	m := c.newMeter(&src.Contents)
+	return &source{Contents: &l.Contents, commit: l.Commit, leftOut: l.LeftOut, files: l.Files, encryptedFiles: l.EncryptedFiles}, nil
+}
+
+func (c *conversion) openEtcd() (*source, error) {
+	l, err := etcd.Open(c.src)
+	if err != nil {
+		return nil, err
+	}
+	s := &source{Contents: &l.Contents, commit: l.HardState.GetCommit(), leftOut: l.LeftOut, files: l.Files}
+	note := func(format string, args ...any) { s.notes = append(s.notes, fmt.Sprintf(format, args...)) }
+	if l.Replaced > 0 {
+		note("left out %d entries that later ones replaced", l.Replaced)
+	}
+	if l.Torn.File != "" {
+		note("dropped a torn write of %d bytes: %s, offset %d", l.Torn.Bytes, l.Torn.File, l.Torn.Offset)
+	}
+	if l.MissingSnap != "" {
+		note("the snapshot has no data: there is no file %s", l.MissingSnap)
+	}
+	return s, nil
+}
+
+// importLog makes dst from the log that open opens.
+func (c *conversion) importLog(ctx context.Context, open func() (*source, error)) (*summary, error) {
+	src, err := open()
+	if err != nil {
+		return nil, err
+	}
+	m := c.newMeter(src.Contents)
 	defer m.close()
 	err = c.beside(func(tmp string) error {
-		if err := c.writeLog(ctx, tmp, &src.Contents, m.wrote); err != nil {
+		if err := c.writeLog(ctx, tmp, src.Contents, m.wrote); err != nil {
 			return err
 		}
-		return c.checkLog(ctx, tmp, m.compared)
+		again, err := open()
+		if err != nil {
+			return err
+		}
+		return c.checkLog(ctx, tmp, again.Contents, m.compared)
 	})
 	if err != nil {
 		return nil, err
 	}
-	s := c.summarize(&src.Contents)
-	s.LeftOut, s.StoredCommit, s.Files, s.EncryptedFiles = src.LeftOut, src.Commit, src.Files, src.EncryptedFiles
-	s.Encrypted = c.dstKey != nil
+	s := c.summarize(src.Contents)
+	s.LeftOut, s.StoredCommit, s.Files, s.EncryptedFiles = src.leftOut, src.commit, src.files, src.encryptedFiles
+	s.Encrypted, s.Notes = c.dstKey != nil, src.notes
 	return s, nil
 }
 
@@ -202,7 +277,7 @@ func (c *conversion) beside(write func(tmp string) error) (err error) {
 }
 
 // writeLog writes what src holds into a new log in dir.
-func (c *conversion) writeLog(ctx context.Context, dir string, src *dgraph.Contents, progress func(int)) (err error) {
+func (c *conversion) writeLog(ctx context.Context, dir string, src *transfer.Contents, progress func(int)) (err error) {
 	// Close makes all of it durable, so single Saves need not.
 	wal, err := mmapwal.Open(dir, &mmapwal.Options{Sync: mmapwal.NoSync, Key: c.dstKey, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -226,7 +301,7 @@ func (c *conversion) writeLog(ctx context.Context, dir string, src *dgraph.Conte
 }
 
 // saveEntries saves the entries, many at a time.
-func (c *conversion) saveEntries(ctx context.Context, wal *mmapwal.DiskStorage, src *dgraph.Contents, progress func(int)) error {
+func (c *conversion) saveEntries(ctx context.Context, wal *mmapwal.DiskStorage, src *transfer.Contents, progress func(int)) error {
 	const batchBytes, batchEntries = 4 << 20, 4096
 	var batch []*raftpb.Entry
 	bytes, done := 0, 0
@@ -255,12 +330,8 @@ func (c *conversion) saveEntries(ctx context.Context, wal *mmapwal.DiskStorage, 
 }
 
 // checkLog opens the log in dir as a user would, and compares it with src, which
-// is read anew.
-func (c *conversion) checkLog(ctx context.Context, dir string, progress func(int)) (err error) {
-	src, err := dgraph.Open(c.src, c.srcKey)
-	if err != nil {
-		return err
-	}
+// was opened anew.
+func (c *conversion) checkLog(ctx context.Context, dir string, src *transfer.Contents, progress func(int)) (err error) {
 	wal, err := openSource(dir, c.dstKey)
 	if err != nil {
 		return err
@@ -270,11 +341,11 @@ func (c *conversion) checkLog(ctx context.Context, dir string, progress func(int
 	if err != nil {
 		return err
 	}
-	return c.compare(ctx, &src.Contents, written, progress)
+	return c.compare(ctx, src, written, progress)
 }
 
 // compare compares what was read with what was written.
-func (c *conversion) compare(ctx context.Context, src, written *dgraph.Contents, progress func(int)) error {
+func (c *conversion) compare(ctx context.Context, src, written *transfer.Contents, progress func(int)) error {
 	stoppable := *src
 	stoppable.Entries = func(yield func(*raftpb.Entry, error) bool) {
 		for e, err := range src.Entries {
@@ -286,8 +357,8 @@ func (c *conversion) compare(ctx context.Context, src, written *dgraph.Contents,
 			}
 		}
 	}
-	err := dgraph.Compare(&stoppable, written, progress)
-	if errors.Is(err, dgraph.ErrDiffers) {
+	err := transfer.Compare(&stoppable, written, progress)
+	if errors.Is(err, transfer.ErrDiffers) {
 		return fmt.Errorf("what was written is not what %s holds now: %w: is something writing to it? Stop it first", c.src, err)
 	}
 	return err
@@ -299,7 +370,7 @@ func openSource(dir string, key []byte) (*mmapwal.DiskStorage, error) {
 }
 
 // contentsOf returns what an open log holds behind its snapshot.
-func contentsOf(wal *mmapwal.DiskStorage) (*dgraph.Contents, error) {
+func contentsOf(wal *mmapwal.DiskStorage) (*transfer.Contents, error) {
 	hard, err := wal.HardState()
 	if err != nil {
 		return nil, err
@@ -312,7 +383,7 @@ func contentsOf(wal *mmapwal.DiskStorage) (*dgraph.Contents, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &dgraph.Contents{
+	c := &transfer.Contents{
 		RaftID: wal.Uint(mmapwal.RaftId), GroupID: wal.Uint(mmapwal.GroupId), Checkpoint: wal.Uint(mmapwal.CheckpointIndex),
 		HardState: hard, Snapshot: snap,
 		First: snap.GetMetadata().GetIndex() + 1, Last: last,
@@ -347,7 +418,7 @@ type meter struct {
 	screen  *screen // nil until then
 }
 
-func (c *conversion) newMeter(src *dgraph.Contents) *meter {
+func (c *conversion) newMeter(src *transfer.Contents) *meter {
 	return &meter{c: c, entries: src.Count(), started: time.Now()}
 }
 
@@ -396,10 +467,12 @@ type summary struct {
 	EncryptedFiles int    `json:"encrypted_files_in_source"`
 	Encrypted      bool   `json:"encrypted"`
 
+	Notes []string `json:"notes,omitempty"`
+
 	verb string
 }
 
-func (c *conversion) summarize(src *dgraph.Contents) *summary {
+func (c *conversion) summarize(src *transfer.Contents) *summary {
 	return &summary{
 		Source: c.src, Destination: c.dst, verb: c.verb,
 		RaftID: src.RaftID, GroupID: src.GroupID, Checkpoint: src.Checkpoint,
@@ -441,5 +514,8 @@ func (s *summary) print(out io.Writer, asJSON bool) error {
 		row("entries", "%d (%d to %d), all compared", s.Entries, s.FirstIndex, s.LastIndex)
 	}
 	row("left out", "%d entries that the snapshot covers", s.LeftOut)
+	for _, note := range s.Notes {
+		row("note", "%s", note)
+	}
 	return t.Flush()
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/dgraph"
 	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/dgraph/samples"
+	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/transfer"
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
 	"go.etcd.io/raft/v3/raftpb"
 )
@@ -116,7 +117,7 @@ func sameLog(t *testing.T, dir, dirKey, log string, logKey []byte) {
 	defer wal.Close()
 	got, err := contentsOf(wal)
 	must(t, err)
-	must(t, dgraph.Compare(&want.Contents, got, func(int) {}))
+	must(t, transfer.Compare(&want.Contents, got, func(int) {}))
 	if first, err := wal.FirstIndex(); err != nil || first != want.First {
 		t.Errorf("first index %d, %v, want %d", first, err, want.First)
 	}
@@ -194,7 +195,7 @@ func TestImportInterrupted(t *testing.T) {
 				cancel()
 			}
 		}
-		if _, err := c.importDgraph(ctx); !errors.Is(err, context.Canceled) {
+		if _, err := c.importLog(ctx, c.openDgraph); !errors.Is(err, context.Canceled) {
 			t.Errorf("stopped at %d: %v", at, err)
 		}
 		onlyThere(t, parent)
@@ -214,7 +215,7 @@ func TestImportOfAChangingSource(t *testing.T) {
 			must(t, errors.Join(err, f.Close()))
 		}
 	}
-	if _, err := c.importDgraph(context.Background()); !errors.Is(err, dgraph.ErrDiffers) {
+	if _, err := c.importLog(context.Background(), c.openDgraph); !errors.Is(err, transfer.ErrDiffers) {
 		t.Errorf("error %v", err)
 	}
 	onlyThere(t, parent)
@@ -239,7 +240,9 @@ func TestImportRefuses(t *testing.T) {
 	}{
 		"no arguments":       {[]string{"--from", "dgraph"}, exitUsage, "accepts 2 arg"},
 		"no --from":          {[]string{src, dst}, exitUsage, "\"from\" not set"},
-		"other --from":       {[]string{"--from", "etcd", src, dst}, exitUsage, "only dgraph"},
+		"other --from":       {[]string{"--from", "bolt", src, dst}, exitUsage, "there are dgraph and etcd"},
+		"a key for etcd":     {[]string{"--from", "etcd", src, dst, "--key-file", keyFile(t, strings.Repeat("k", 32))}, exitUsage, "etcd does not encrypt"},
+		"not of etcd":        {[]string{"--from", "etcd", src, dst}, exitFailed, "00001.wal is not a name that etcd gives a file"},
 		"no key file":        {[]string{"--from", "dgraph", src, dst, "--key-file", dst}, exitUsage, "no such file"},
 		"DST is not empty":   {[]string{"--from", "dgraph", src, taken}, exitUsage, "is not empty; it holds file"},
 		"DST is a file":      {[]string{"--from", "dgraph", src, filepath.Join(taken, "file")}, exitUsage, "not a directory"},
@@ -268,7 +271,7 @@ func TestImportRefuses(t *testing.T) {
 func TestImportClampsCommit(t *testing.T) {
 	src, dst := t.TempDir(), filepath.Join(t.TempDir(), "log")
 	e := &raftpb.Entry{Index: new(uint64(1)), Term: new(uint64(1)), Data: []byte("x")}
-	c := &dgraph.Contents{
+	c := &transfer.Contents{
 		HardState: &raftpb.HardState{Term: new(uint64(1)), Commit: new(uint64(9))}, Snapshot: new(raftpb.Snapshot), First: 1, Last: 1,
 		Entries: func(yield func(*raftpb.Entry, error) bool) { yield(e, nil) },
 	}
@@ -292,7 +295,7 @@ func TestImportThroughLink(t *testing.T) {
 func TestMeterIsQuiet(t *testing.T) {
 	var errs bytes.Buffer
 	c := conversion{errs: &errs}
-	m := c.newMeter(&dgraph.Contents{First: 1, Last: 10})
+	m := c.newMeter(&transfer.Contents{First: 1, Last: 10})
 	m.started = m.started.Add(-2e9)
 	m.wrote(5)
 	m.compared(5)

@@ -60,7 +60,8 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newDemo(), newDemoNode(), newInfo(), newDump(), newVerify(), newMap(), newRekey(), newImport(), newExport())
+	root.AddCommand(newDemo(), newDemoNode(), newInfo(), newDump(), newVerify(), newMap(), newRekey(), newRepair(), newBench(), newImport(), newExport(),
+		newBackup(), newRestore())
 	return root
 }
 

@@ -1,7 +1,9 @@
-// Package golden reads annotated bytes for tests.
+// Package golden reads, for tests, annotated bytes, and archives of directories
+// with what they hold.
 //
-// A line is "offset: bytes # what they are", the offset decimal and the bytes
-// hexadecimal, with spaces as one likes. Bytes that no line has are zero.
+// A line of annotated bytes is "offset: bytes # what they are", the offset decimal
+// and the bytes hexadecimal, with spaces as one likes. Bytes that no line has are
+// zero.
 package golden
 
 import (
@@ -61,6 +63,20 @@ func Diff(got, want []byte) string {
 		if got[i] != want[i] {
 			return fmt.Sprintf("offset %d: %02x, want %02x", i, got[i], want[i])
 		}
+	}
+	return ""
+}
+
+// DiffLines says which line of two texts differs first, or "" if they are equal.
+func DiffLines(got, want string) string {
+	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+	for i := range min(len(g), len(w)) {
+		if g[i] != w[i] {
+			return fmt.Sprintf("line %d: %q, want %q", i+1, g[i], w[i])
+		}
+	}
+	if len(g) != len(w) {
+		return fmt.Sprintf("%d lines, want %d", len(g), len(w))
 	}
 	return ""
 }

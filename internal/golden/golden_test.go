@@ -35,3 +35,41 @@ func TestDiff(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestDiffLines(t *testing.T) {
+	for _, other := range []string{"a\nb", "a\nb\nc\nd", "a\nx\nc"} {
+		if DiffLines("a\nb\nc", other) == "" {
+			t.Errorf("%q does not differ", other)
+		}
+	}
+	if diff := DiffLines("a\nb", "a\nb"); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestPack(t *testing.T) {
+	from, to := t.TempDir(), t.TempDir()
+	if err := os.Mkdir(filepath.Join(from, "sub"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	large := make([]byte, 300_000) // with holes
+	large[0], large[200_000] = 1, 2
+	files := map[string][]byte{"empty": nil, "large": large, filepath.Join("sub", "file"): []byte("x")}
+	for name, p := range files {
+		if err := os.WriteFile(filepath.Join(from, name), p, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	archive := filepath.Join(t.TempDir(), "a.tar.gz")
+	Pack(t, archive, from)
+	Unpack(t, archive, to)
+	for name, want := range files {
+		got, err := os.ReadFile(filepath.Join(to, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := Diff(got, want); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}

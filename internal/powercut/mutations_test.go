@@ -26,11 +26,29 @@ const returnErr = "; err != nil {\n\t\treturn err\n\t}\n"
 
 // mutations are those that the power-cut tests have to notice.
 var mutations = []mutation{
-	{"Save does not sync its entries", []edit{{"mmapwal/save.go", "\treturn d.tail.Sync()\n", "\treturn nil\n"}}},
+	{"Save does not sync its entries", []edit{{"mmapwal/syncer.go",
+		"\terr := d.syncShared()\n", "\tvar err error\n"}}},
+	{"Save does not wait for the sync of its entries", []edit{{"mmapwal/save.go",
+		"\t\terr = d.wait(c.ticket)\n", "\t\td.syncer.saves.Done()\n"}}},
+	{"a commit index is stored before the entries are durable", []edit{{"mmapwal/save.go",
+		"\treturn d.syncer.stage(len(p.entries), &d.hard), nil",
+		"\tm := d.meta.Meta()\n\tm.HardState = d.hard\n\tif err := d.noteMeta(m); err != nil {\n\t\treturn 0, err\n\t}\n\treturn d.syncer.stage(len(p.entries), nil), nil"}}},
+	{"files that are full are not synced", []edit{{"mmapwal/ahead.go",
+		"func (d *DiskStorage) syncRetired() error {\n", "func (d *DiskStorage) syncRetired() error {\n\tif true {\n\t\treturn nil\n\t}\n"}}},
+	{"the tail is synced before the files in front of it", []edit{
+		{"mmapwal/syncer.go", "\tif err := d.syncRetired()" + returnErr + "\tif pinned {", "\tif pinned {"},
+		{"mmapwal/syncer.go", "\td.endSync(s)\n\treturn nil\n", "\td.endSync(s)\n\treturn d.syncRetired()\n"},
+		{"mmapwal/ahead.go", "\tif err := d.syncRetired()" + returnErr + "\tif d.tail != nil {", "\tif d.tail != nil {"},
+		{"mmapwal/ahead.go", "\td.endSync(s)\n\treturn nil\n", "\td.endSync(s)\n\treturn d.syncRetired()\n"},
+	}},
+	{"no record says that a full file ends", []edit{{"mmapwal/save.go",
+		"\t\tif err := tail.Terminate(); err != nil {\n\t\t\treturn err\n\t\t}\n", ""}}},
+	{"full files are sealed from the last one on", []edit{{"mmapwal/ahead.go",
+		"\tfor _, f := range d.unsealed() {\n\t\ts := d.count", "\tfor _, f := range slices.Backward(d.unsealed()) {\n\t\ts := d.count"}}},
 	{"a snapshot does not sync the entries that it covers", []edit{{"mmapwal/compact.go",
-		"\t\tif err := d.tail.Sync(); err != nil {\n\t\t\treturn err\n\t\t}\n", ""}}},
+		"\tif err := d.syncData()" + returnErr, ""}}},
 	{"Seal does not sync the data", []edit{{"entryfile/seal.go",
-		"\tif err := f.Sync()" + returnErr + "\tif err := f.SyncSlots()", "\tf.durable = f.end\n\tif err := f.SyncSlots()"}}},
+		"\tif err := f.Sync()" + returnErr + "\tif err := f.SyncSlots()", "\tf.durable.Store(f.end.Load())\n\tif err := f.SyncSlots()"}}},
 	{"Seal stores the header before the data is synced", []edit{
 		{"entryfile/seal.go", "\tif err := f.Sync()" + returnErr + "\tif err := f.SyncSlots()",
 			"\tx := f.index\n\tif err := f.writeSeal(&x)" + returnErr + "\tif err := f.Sync()" + returnErr + "\tf.index = x\n\tif err := f.SyncSlots()"},
@@ -64,7 +82,7 @@ var mutations = []mutation{
 	{"Open does not store the header page again", []edit{{"entryfile/seal.go",
 		"func (f *File) RestoreHeader() error {\n", "func (f *File) RestoreHeader() error {\n\tif true {\n\t\tf.restored = true\n\t\treturn nil\n\t}\n"}}},
 	{"Open does not store the records again", []edit{{"entryfile/scan.go",
-		"\tif err := f.restore(from, f.end)" + returnErr, ""}}},
+		"\tif err := f.restore(from, s.End)" + returnErr, ""}}},
 	{"Open does not sync the directory", []edit{{"mmapwal/open.go",
 		"\tif err := d.fsys.SyncDir(d.dir)" + returnErr + "\tif err := d.meta.Restore()", "\tif err := d.meta.Restore()"}}},
 	{"the log in use stays marked clean", []edit{{"mmapwal/open.go",
@@ -73,7 +91,7 @@ var mutations = []mutation{
 		"first, _ := slices.BinarySearch(inv.numbers, m.FirstFile)", "first := 0 * len(inv.numbers)"}}},
 	{"files are removed before wal.meta says so", []edit{
 		{"mmapwal/compact.go", "\tif err := d.meta.Commit(m)" + returnErr + "\tvar live", "\tvar live"},
-		{"mmapwal/compact.go", "\td.remover.Remove(names...)\n\treturn nil", "\td.remover.Remove(names...)\n\terr := d.meta.Commit(m)\n\td.publish()\n\treturn err"},
+		{"mmapwal/compact.go", "\td.remover.Remove(gone...)\n\treturn nil", "\td.remover.Remove(gone...)\n\terr := d.meta.Commit(m)\n\td.publish()\n\treturn err"},
 	}},
 	{"the snapshot file gets its name after wal.meta names it", []edit{{"mmapwal/snapshot.go",
 		"\tif err := d.publishSnapshotFile(p)" + returnErr + "\treturn d.compact(p.meta)",
@@ -86,25 +104,50 @@ var mutations = []mutation{
 		"\treturn f.fsys.SyncDir(f.dir)", "\treturn nil"}}},
 	{"a new entry file is not synced", []edit{{"entryfile/file.go",
 		"\treturn f, f.file.Sync()", "\treturn f, nil"}}},
-	{"a failed sync is tried again", []edit{{"entryfile/append.go",
-		"\tif err := f.mem.Sync(f.durable, f.end-f.durable)",
-		"\terr := f.mem.Sync(f.durable, f.end-f.durable)\n\tif err != nil {\n\t\terr = f.mem.Sync(f.durable, f.end-f.durable)\n\t}\n\tif err := err"}}},
+	{"a file that is used again is not synced before it gets its name", []edit{{"entryfile/ready.go",
+		"\tif err := f.file.Sync(); err != nil {\n\t\treturn nil, err\n\t}\n", ""}}},
+	{"a file that is used again is not cleared", []edit{{"entryfile/ready.go",
+		"\t\tif err := f.clearPage(at); err != nil {\n\t\t\treturn err\n\t\t}\n", ""}}},
+	{"a file is used again before its name as a spare is durable", []edit{{"cleanup/cleanup.go",
+		"\tif err := r.host.FS.SyncDir(r.dir); err != nil {\n", "\tif err := error(nil); err != nil {\n"}}},
+	{"spare files of an unclean run are used", []edit{{"mmapwal/open.go",
+		"\tif d.recovery.Clean {\n\t\td.remover", "\tif true {\n\t\td.remover"}}},
+	{"a failed sync is tried again", []edit{{"entryfile/file.go",
+		"\tif err := m.Sync(off, n)",
+		"\terr = m.Sync(off, n)\n\tif err != nil {\n\t\terr = m.Sync(off, n)\n\t}\n\tif err := err"}}},
 	{"a failed sync of wal.meta is tried again", []edit{{"metafile/file.go",
 		"\treturn f.mem.Sync(at, page.Size)",
 		"\tif f.mem.Sync(at, page.Size) == nil {\n\t\treturn nil\n\t}\n\treturn f.mem.Sync(at, page.Size)"}}},
-	{"writes go on after a failed sync", []edit{{"mmapwal/storage.go",
-		"\tif err == nil {\n\t\treturn nil\n\t}\n\td.mu.Lock()", "\tif true {\n\t\treturn err\n\t}\n\td.mu.Lock()"}}},
+	{"writes go on after a failed sync", []edit{
+		{"mmapwal/storage.go", "\tif err == nil {\n\t\treturn nil\n\t}\n\td.mu.Lock()", "\tif true {\n\t\treturn err\n\t}\n\td.mu.Lock()"},
+		{"entryfile/file.go", "\t\tf.broken.Store(&err)\n", ""},
+	}},
 	{"the number of a removed file is used again", []edit{{"mmapwal/load.go",
-		"max(d.next, m.FirstFile, m.Durable.File+1, m.ClearedEnd.File+1)", "max(d.next, 1)"}}},
+		"max(d.next, m.FirstFile, m.Durable.File+1, m.ClearedEnd.File+1, inv.lastSpare()+1)", "max(d.next, 1)"}}},
 	{"the number of a file in which entries were cleared is used again", []edit{{"mmapwal/load.go",
-		", m.ClearedEnd.File+1)", ")"}}},
+		", m.ClearedEnd.File+1, inv", ", inv"}}},
 	{"entries written anew count as cleared", []edit{{"entryfile/read.go",
 		"return i < b.ClearedBelow && (file", "return i < b.ClearedBelow && (true || file"}}},
 	{"empty files are not removed durably", []edit{{"mmapwal/open.go",
-		"\t\tif err := d.fsys.SyncDir(d.dir); err != nil {\n\t\t\treturn err\n\t\t}\n\t}\n\treturn nil\n}\n\n// reconcile", "\t}\n\treturn nil\n}\n\n// reconcile"}}},
+		"\treturn d.fsys.SyncDir(d.dir)\n", "\treturn nil\n"}}},
+	{"a torn file is sealed before those behind it are removed", []edit{
+		{"mmapwal/load.go", "\t\tif err := d.removeDurably(entryfile.Name(l.file.Number())); err != nil {\n\t\t\treturn err\n\t\t}\n", ""},
+		{"mmapwal/load.go", "\td.adoptLoaded(kept)\n\treturn nil\n", "\tfor _, l := range slices.Backward(files[n:]) {\n" +
+			"\t\tif err := d.removeDurably(entryfile.Name(l.file.Number())); err != nil {\n\t\t\treturn err\n\t\t}\n\t}\n\td.adoptLoaded(kept)\n\treturn nil\n"},
+	}},
+	{"entries behind a torn file count", []edit{{"mmapwal/load.go",
+		"\t\tif l.open() {\n\t\t\treturn k + 1, nil\n\t\t}\n", ""}}},
+	{"Open stores the header page of the last file alone again", []edit{{"mmapwal/load.go",
+		"case k == len(kept)-1 || kept[k+1].scan != nil:", "case k == len(kept)-1:"}}},
 	{"Close does not sync the entries", []edit{{"mmapwal/close.go",
-		"func (d *DiskStorage) settle() error {\n\tif d.tail != nil {\n\t\tif err := d.tail.Sync(); err != nil {\n\t\t\treturn err\n\t\t}\n",
-		"func (d *DiskStorage) settle() error {\n\tif d.tail != nil {\n"}}},
+		"func (d *DiskStorage) settle() error {\n\tif err := d.syncData()" + returnErr, "func (d *DiskStorage) settle() error {\n"}}},
+}
+
+// TestMutationsFit: what is to be replaced is there.
+func TestMutationsFit(t *testing.T) {
+	for _, m := range mutations {
+		t.Run(m.name, func(t *testing.T) { overlay(t, m.edits) })
+	}
 }
 
 // TestMutations shows that the power-cut tests can fail: it runs them on the

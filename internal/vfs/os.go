@@ -59,7 +59,7 @@ func (osFS) List(dir string) ([]Info, error) {
 		if err != nil {
 			return nil, err
 		}
-		infos = append(infos, Info{Name: e.Name(), Size: info.Size(), IsDir: e.IsDir()})
+		infos = append(infos, Info{Name: e.Name(), Size: info.Size(), IsDir: e.IsDir(), Modified: info.ModTime()})
 	}
 	sort.Slice(infos, func(i, j int) bool { return infos[i].Name < infos[j].Name })
 	return infos, nil

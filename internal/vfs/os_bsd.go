@@ -5,6 +5,8 @@ package vfs
 import (
 	"errors"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 func allocate(int, int64, int64) error { return errors.ErrUnsupported }
@@ -14,6 +16,8 @@ func populateRead([]byte) error        { return errors.ErrUnsupported }
 func overwriteInPlace(*os.File)        {}
 
 const mappingsStandAlone = false
+
+func blockSize(stat *unix.Statfs_t) int64 { return int64(stat.Bsize) }
 
 // dataRun takes all of the file for data: slower, never wrong.
 func dataRun(_ int, off, size int64) (start, end int64, err error) { return off, size, nil }

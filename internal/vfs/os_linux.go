@@ -67,6 +67,9 @@ func syncMapped(pages []byte, _ *os.File) error {
 
 func syncFile(f *os.File) error { return f.Sync() }
 
+// blockSize returns the unit in which stat counts, in bytes.
+func blockSize(stat *unix.Statfs_t) int64 { return int64(stat.Frsize) }
+
 const (
 	fsIocGetflags = 0x80086601
 	fsIocSetflags = 0x40086602

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/seed-2fef92ad/raftwal/internal/page"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
@@ -102,7 +103,11 @@ func TestNames(t *testing.T) {
 	must(t, fsys.SyncDir(dir))
 	infos, err := fsys.List(dir)
 	must(t, err)
-	want := []vfs.Info{{Name: "c", Size: 1}, {Name: "d", IsDir: true}}
+	modified := infos[0].Modified
+	if age := time.Since(modified); age < -time.Minute || age > time.Minute {
+		t.Errorf("a file that was just made was modified %v ago", age)
+	}
+	want := []vfs.Info{{Name: "c", Size: 1, Modified: modified}, {Name: "d", IsDir: true}}
 	if len(infos) != 2 || infos[0] != want[0] || infos[1].Name != "d" || !infos[1].IsDir {
 		t.Errorf("List returned %v, want %v", infos, want)
 	}
@@ -114,6 +119,19 @@ func TestNames(t *testing.T) {
 	if vfs.SyncFailed(err) {
 		t.Errorf("%v is taken as that of a sync, but none was tried", err)
 	}
+}
+
+func TestSpace(t *testing.T) {
+	dir := t.TempDir()
+	space, err := vfs.SpaceOf(vfs.OS(), dir)
+	must(t, err)
+	if space.Free <= 0 || space.Total < space.Free {
+		t.Errorf("%d bytes of %d are free", space.Free, space.Total)
+	}
+	_, err = vfs.SpaceOf(vfs.OS(), filepath.Join(dir, "none"))
+	wantErr(t, err, fs.ErrNotExist)
+	_, err = vfs.SpaceOf(struct{ vfs.FS }{vfs.OS()}, dir)
+	wantErr(t, err, errors.ErrUnsupported)
 }
 
 func TestLock(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"time"
 )
 
 // Errors that an FS answers with, besides those of the operating system.
@@ -71,9 +72,10 @@ func CreateAnew(fsys FS, name string) (File, error) {
 
 // Info describes one entry of a directory.
 type Info struct {
-	Name  string // base name
-	Size  int64  // bytes
-	IsDir bool
+	Name     string // base name
+	Size     int64  // bytes
+	IsDir    bool
+	Modified time.Time // when it was last written to; zero if unknown
 }
 
 // File is an open file. ReadAt may be called concurrently, the other methods by

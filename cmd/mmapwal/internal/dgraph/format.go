@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/transfer"
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -99,7 +100,7 @@ func damagedSlot(path string, s slot, reason string, args ...any) error {
 }
 
 // readMeta reads dir's wal.meta into c. first is the beginning of the file.
-func readMeta(dir string, c *Contents) (first []byte, err error) {
+func readMeta(dir string, c *transfer.Contents) (first []byte, err error) {
 	path := filepath.Join(dir, metaName)
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -135,7 +136,7 @@ type metaFile struct {
 	first []byte
 }
 
-func (m *metaFile) decode(c *Contents) error {
+func (m *metaFile) decode(c *transfer.Contents) error {
 	c.RaftID, c.GroupID, c.Checkpoint = order.Uint64(m.first), order.Uint64(m.first[atGroupID:]), order.Uint64(m.first[atCheckpt:])
 	c.HardState, c.Snapshot = new(raftpb.HardState), new(raftpb.Snapshot)
 	if err := m.message(atHardState, maxHardState, c.HardState, "hard state"); err != nil {
@@ -174,7 +175,7 @@ func (m *metaFile) message(at int64, longest int64, to proto.Message, name strin
 }
 
 // encodeMeta returns the used part of a wal.meta.
-func encodeMeta(c *Contents) ([]byte, error) {
+func encodeMeta(c *transfer.Contents) ([]byte, error) {
 	hard, err := proto.Marshal(c.HardState)
 	if err != nil {
 		return nil, fmt.Errorf("marshal the hard state: %w", err)

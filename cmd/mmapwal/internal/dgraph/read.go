@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/transfer"
 	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
 	"github.com/seed-2fef92ad/raftwal/internal/page"
@@ -23,7 +24,7 @@ const firstPages = 2 * page.Size // of wal.meta: where a log of package mmapwal 
 
 // Log is a raftwal directory. It keeps no file open, and never writes.
 type Log struct {
-	Contents
+	transfer.Contents
 
 	Commit         uint64 // as it is stored; HardState has it where raft accepts it
 	LeftOut        int    // entries that are still there, though the snapshot covers them
@@ -223,7 +224,7 @@ func (l *Log) check() (last uint64, leftOut int, err error) {
 
 var errStop = errors.New("stop")
 
-// entries implements Contents.Entries.
+// entries implements transfer.Contents.Entries.
 func (l *Log) entries(yield func(*raftpb.Entry, error) bool) {
 	err := l.walk(func(r *reader, s slot, n int64, covered bool) error {
 		if covered {

@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/dgraph/samples"
+	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/transfer"
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -62,7 +63,7 @@ func TestEncryptedSample(t *testing.T) {
 	}
 }
 
-func compareSample(t *testing.T, c *Contents, want *samples.Expected) {
+func compareSample(t *testing.T, c *transfer.Contents, want *samples.Expected) {
 	t.Helper()
 	if c.RaftID != want.RaftID || c.GroupID != want.GroupID || c.Checkpoint != want.Checkpoint {
 		t.Errorf("ids %d, %d, checkpoint %d", c.RaftID, c.GroupID, c.Checkpoint)
@@ -96,7 +97,7 @@ func compareSnapshot(t *testing.T, s *raftpb.Snapshot, want *samples.Expected) {
 	}
 }
 
-func compareSampleEntries(t *testing.T, c *Contents, want *samples.Expected) {
+func compareSampleEntries(t *testing.T, c *transfer.Contents, want *samples.Expected) {
 	t.Helper()
 	listed, rolling, next := want.Entries, sha256.New(), c.First
 	for e, err := range c.Entries {
@@ -132,8 +133,8 @@ func sum(p []byte) string {
 }
 
 // contents returns a log with n entries behind a snapshot at 10 of term 2.
-func contents(n int) *Contents {
-	c := &Contents{
+func contents(n int) *transfer.Contents {
+	c := &transfer.Contents{
 		RaftID: 3, GroupID: 4, Checkpoint: 5,
 		HardState: &raftpb.HardState{Term: new(uint64(7)), Vote: new(uint64(1)), Commit: new(uint64(11))},
 		Snapshot: &raftpb.Snapshot{Data: []byte("data"), Metadata: &raftpb.SnapshotMetadata{
@@ -168,7 +169,7 @@ func TestWrite(t *testing.T) {
 		must(t, err)
 		want := contents(n)
 		want.HardState.Commit = new(min(*want.HardState.Commit, want.Last))
-		must(t, Compare(want, &l.Contents, noProgress))
+		must(t, transfer.Compare(want, &l.Contents, noProgress))
 		if want := (n + maxSlots - 1) / maxSlots; l.Files != want {
 			t.Errorf("%d entries are in %d files, want %d", n, l.Files, want)
 		}
@@ -200,25 +201,25 @@ func TestWriteStops(t *testing.T) {
 }
 
 func TestCompare(t *testing.T) {
-	for name, change := range map[string]func(c *Contents){
-		"group ID":     func(c *Contents) { c.GroupID++ },
-		"commit index": func(c *Contents) { c.HardState.Commit = new(uint64(12)) },
-		"snapshot":     func(c *Contents) { c.Snapshot.Data = nil },
-		"last index":   func(c *Contents) { c.Last++ },
-		"entry 15":     func(c *Contents) { c.Entries = change(c, 15) },
-		"one only":     func(c *Contents) { c.Entries = contents(21).Entries },
-		"is in one":    func(c *Contents) { c.Entries = contents(19).Entries },
+	for name, change := range map[string]func(c *transfer.Contents){
+		"group ID":     func(c *transfer.Contents) { c.GroupID++ },
+		"commit index": func(c *transfer.Contents) { c.HardState.Commit = new(uint64(12)) },
+		"snapshot":     func(c *transfer.Contents) { c.Snapshot.Data = nil },
+		"last index":   func(c *transfer.Contents) { c.Last++ },
+		"entry 15":     func(c *transfer.Contents) { c.Entries = change(c, 15) },
+		"one only":     func(c *transfer.Contents) { c.Entries = contents(21).Entries },
+		"is in one":    func(c *transfer.Contents) { c.Entries = contents(19).Entries },
 	} {
 		c := contents(20)
 		change(c)
-		if err := Compare(contents(20), c, noProgress); !errors.Is(err, ErrDiffers) || !strings.Contains(err.Error(), name) {
+		if err := transfer.Compare(contents(20), c, noProgress); !errors.Is(err, transfer.ErrDiffers) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
 }
 
 // change returns c's entries, with another term at index.
-func change(c *Contents, index uint64) func(yield func(*raftpb.Entry, error) bool) {
+func change(c *transfer.Contents, index uint64) func(yield func(*raftpb.Entry, error) bool) {
 	old := c.Entries
 	return func(yield func(*raftpb.Entry, error) bool) {
 		for e, err := range old {
@@ -390,7 +391,7 @@ func TestLargeSnapshot(t *testing.T) {
 	patch(t, dir, metaName, atSnapData, append(binary.BigEndian.AppendUint32(nil, uint32(len(p))), p...))
 	l, err := Open(dir, nil)
 	must(t, err)
-	must(t, Compare(c, &l.Contents, noProgress))
+	must(t, transfer.Compare(c, &l.Contents, noProgress))
 }
 
 func TestKeys(t *testing.T) {
@@ -432,7 +433,7 @@ func ours(t *testing.T, opts mmapwal.Options) string {
 	return oursWith(t, opts, contents(20))
 }
 
-func oursWith(t *testing.T, opts mmapwal.Options, c *Contents) string {
+func oursWith(t *testing.T, opts mmapwal.Options, c *transfer.Contents) string {
 	t.Helper()
 	dir := t.TempDir()
 	opts.Logger = slog.New(slog.DiscardHandler)
@@ -481,7 +482,7 @@ func TestOursThenDgraphs(t *testing.T) {
 
 	read, err := Open(dir, nil) // it wrote an entry only
 	must(t, err)
-	must(t, Compare(c, &read.Contents, noProgress))
+	must(t, transfer.Compare(c, &read.Contents, noProgress))
 
 	c.HardState.Commit = new(uint64(12))
 	p, err := proto.Marshal(c.HardState)
@@ -489,7 +490,7 @@ func TestOursThenDgraphs(t *testing.T) {
 	patch(t, dir, metaName, atHardState, append(binary.BigEndian.AppendUint32(nil, uint32(len(p))), p...))
 	read, err = Open(dir, nil)
 	must(t, err)
-	must(t, Compare(c, &read.Contents, noProgress))
+	must(t, transfer.Compare(c, &read.Contents, noProgress))
 }
 
 // TestOursWithSnapshotFile: Dgraph does not know where the snapshot's data is.

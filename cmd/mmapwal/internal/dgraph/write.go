@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/transfer"
 	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"go.etcd.io/raft/v3/raftpb"
@@ -20,7 +21,7 @@ import (
 //
 // Errors: ErrSnapshotTooLarge, before anything is written; that of ctx once it is
 // done.
-func Write(ctx context.Context, dir string, c *Contents, progress func(done int)) error {
+func Write(ctx context.Context, dir string, c *transfer.Contents, progress func(done int)) error {
 	meta, err := encodeMeta(c)
 	if err != nil {
 		return err

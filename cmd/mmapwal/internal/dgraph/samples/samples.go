@@ -3,16 +3,11 @@
 package samples
 
 import (
-	"archive/tar"
-	"bytes"
-	"compress/gzip"
-	"encoding/json"
-	"errors"
-	"io"
-	"os"
 	"path/filepath"
 	"runtime"
 	"testing"
+
+	"github.com/seed-2fef92ad/raftwal/internal/golden"
 )
 
 // Names are those of the directories that Dgraph wrote.
@@ -75,60 +70,8 @@ func testdata(name string) string {
 // reads from it.
 func Unpack(t testing.TB, name string) (dir string, want *Expected) {
 	t.Helper()
-	p, err := os.ReadFile(testdata(name + ".expected.json"))
-	must(t, err)
-	want = new(Expected)
-	must(t, json.Unmarshal(p, want))
-	f, err := os.Open(testdata(name + ".tar.gz"))
-	must(t, err)
-	defer f.Close()
-	zr, err := gzip.NewReader(f)
-	must(t, err)
+	want = golden.ReadJSON[Expected](t, testdata(name+".expected.json"))
 	to := t.TempDir()
-	for tr := tar.NewReader(zr); ; {
-		h, err := tr.Next()
-		if errors.Is(err, io.EOF) {
-			return filepath.Join(to, name), want
-		}
-		must(t, err)
-		path := filepath.Join(to, filepath.Clean("/"+h.Name))
-		if h.FileInfo().IsDir() {
-			must(t, os.MkdirAll(path, 0o700))
-			continue
-		}
-		must(t, os.MkdirAll(filepath.Dir(path), 0o700))
-		must(t, writeSparse(path, tr))
-	}
-}
-
-// writeSparse writes a file, with holes where from has zeros.
-func writeSparse(path string, from io.Reader) (err error) {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	block, zeros := make([]byte, 64<<10), make([]byte, 64<<10)
-	for at := int64(0); ; {
-		n, err := io.ReadFull(from, block)
-		if n > 0 && !bytes.Equal(block[:n], zeros[:n]) {
-			if _, err := f.WriteAt(block[:n], at); err != nil {
-				return err
-			}
-		}
-		at += int64(n)
-		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			return f.Truncate(at)
-		case err != nil:
-			return err
-		}
-	}
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	golden.Unpack(t, testdata(name+".tar.gz"), to)
+	return filepath.Join(to, name), want
 }

@@ -1,9 +1,6 @@
-// Package dgraph reads and writes the raftwal directories of Dgraph.
-//
-// Dgraph stores no checksums. What can be checked is checked: offsets and
-// lengths against the files, indexes and terms against each other. A flipped bit
-// in the data of an entry goes unnoticed.
-package dgraph
+// Package transfer has what the formats share that logs are imported from and
+// exported to.
+package transfer
 
 import (
 	"bytes"
@@ -15,23 +12,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Errors to branch on. Damage is a *mmapwal.CorruptError, which says where.
-var (
-	// ErrNotDgraph: the directory is not one of Dgraph's.
-	ErrNotDgraph = errors.New("not a raftwal directory of Dgraph")
-	// ErrOurs: it is a log of package mmapwal.
-	ErrOurs = fmt.Errorf("%w: it is a log of package mmapwal already, which needs no import", ErrNotDgraph)
-	// ErrKeyRequired: entries are encrypted, and no key was given.
-	ErrKeyRequired = errors.New("the entries are encrypted")
-	// ErrWrongKey: the key is not that of KEYREGISTRY.
-	ErrWrongKey = errors.New("the key does not open KEYREGISTRY")
-	// ErrNotEncrypted: a key was given, but there is nothing that it could open.
-	ErrNotEncrypted = errors.New("the directory is not encrypted")
-	// ErrSnapshotTooLarge: Dgraph keeps snapshots in wal.meta.
-	ErrSnapshotTooLarge = errors.New("the snapshot is too large for Dgraph's wal.meta")
-	// ErrDiffers: two logs that should be equal are not.
-	ErrDiffers = errors.New("the logs differ")
-)
+// ErrDiffers: two logs that should be equal are not.
+var ErrDiffers = errors.New("the logs differ")
 
 // Contents is what a log holds, in whichever format.
 type Contents struct {

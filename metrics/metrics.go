@@ -1,0 +1,138 @@
+// Package metrics shows what a log does to Prometheus.
+//
+// A Collector asks the log for its Stats whenever it is scraped; between scrapes it
+// costs nothing. The metrics' names begin with raftwal_; docs/metrics.md says what to
+// make of each, and docs has a dashboard and alerts that use them.
+package metrics
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/seed-2fef92ad/raftwal/mmapwal"
+)
+
+// Log is what a Collector asks: a *mmapwal.DiskStorage.
+type Log interface{ Stats() mmapwal.Stats }
+
+// Option of NewCollector.
+type Option func(*Collector)
+
+// WithLabels gives all metrics these labels, to tell several logs of one process
+// apart: each gets other values for the same names.
+func WithLabels(labels prometheus.Labels) Option {
+	return func(c *Collector) { c.labels = labels }
+}
+
+// WithLastBackup has last asked for when the newest backup of the log was made, at
+// each scrape. The zero time says that there was none yet, and is shown as 0.
+func WithLastBackup(last func() time.Time) Option {
+	return func(c *Collector) { c.lastBackup = last }
+}
+
+// Collector is a prometheus.Collector for one log. Its methods may be called
+// concurrently, and after the log was closed.
+type Collector struct {
+	log        Log
+	labels     prometheus.Labels
+	lastBackup func() time.Time // nil: none is made
+	metrics    []metric
+}
+
+var _ prometheus.Collector = (*Collector)(nil)
+
+// NewCollector returns a Collector for log. Register it once; unregister it when the
+// log is closed for good.
+func NewCollector(log Log, options ...Option) *Collector {
+	c := &Collector{log: log}
+	for _, set := range options {
+		set(c)
+	}
+	c.metrics = c.table()
+	return c
+}
+
+// Describe implements prometheus.Collector.
+func (c *Collector) Describe(descs chan<- *prometheus.Desc) {
+	for _, m := range c.metrics {
+		descs <- m.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *Collector) Collect(to chan<- prometheus.Metric) {
+	s := c.log.Stats()
+	for _, m := range c.metrics {
+		m.send(&s, m.desc, to)
+	}
+}
+
+// metric is one name, and how its values are found.
+type metric struct {
+	desc *prometheus.Desc
+	send func(s *mmapwal.Stats, desc *prometheus.Desc, to chan<- prometheus.Metric)
+}
+
+// count returns a counter.
+func (c *Collector) count(name, help string, value func(*mmapwal.Stats) uint64) metric {
+	return c.single(name, help, prometheus.CounterValue, func(s *mmapwal.Stats) (float64, bool) { return float64(value(s)), true })
+}
+
+// gauge returns a gauge.
+func (c *Collector) gauge(name, help string, value func(*mmapwal.Stats) float64) metric {
+	return c.single(name, help, prometheus.GaugeValue, func(s *mmapwal.Stats) (float64, bool) { return value(s), true })
+}
+
+// maybe returns a gauge that is left out while its value is unknown.
+func (c *Collector) maybe(name, help string, value func(*mmapwal.Stats) (_ float64, known bool)) metric {
+	return c.single(name, help, prometheus.GaugeValue, value)
+}
+
+func (c *Collector) single(name, help string, kind prometheus.ValueType, value func(*mmapwal.Stats) (float64, bool)) metric {
+	return metric{c.describe(name, help), func(s *mmapwal.Stats, desc *prometheus.Desc, to chan<- prometheus.Metric) {
+		if v, known := value(s); known {
+			to <- prometheus.MustNewConstMetric(desc, kind, v)
+		}
+	}}
+}
+
+// parts is a number for each value of a label.
+type parts map[string]float64
+
+// split returns a metric that has a value for each value of a label.
+func (c *Collector) split(name, help, label string, kind prometheus.ValueType, values func(*mmapwal.Stats) parts) metric {
+	return metric{c.describe(name, help, label), func(s *mmapwal.Stats, desc *prometheus.Desc, to chan<- prometheus.Metric) {
+		for part, v := range values(s) {
+			to <- prometheus.MustNewConstMetric(desc, kind, v, part)
+		}
+	}}
+}
+
+// histogram returns a histogram.
+func (c *Collector) histogram(name, help string, value func(*mmapwal.Stats) mmapwal.Histogram) metric {
+	return metric{c.describe(name, help), func(s *mmapwal.Stats, desc *prometheus.Desc, to chan<- prometheus.Metric) {
+		h := value(s)
+		upTo, count := make(map[float64]uint64, len(h.Bounds)), uint64(0)
+		for k, bound := range h.Bounds {
+			count += h.Counts[k]
+			upTo[bound] = count
+		}
+		to <- prometheus.MustNewConstHistogram(desc, h.Count(), h.Sum, upTo)
+	}}
+}
+
+func (c *Collector) describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("raftwal_"+name, help, labels, c.labels)
+}
+
+func yes(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// seconds returns t as Unix time; unknown if it is zero.
+func seconds(t time.Time) (_ float64, known bool) {
+	return float64(t.UnixMilli()) / 1000, !t.IsZero()
+}
