@@ -42,6 +42,8 @@ type Dead struct {
 	Name string // base name
 	// Spare is the name under which it may be kept to be used again; "": it may not.
 	Spare string
+	// Release, if not nil, gives up a hold on the file, before that.
+	Release func()
 	// Closed reports whether nobody reads the file any more.
 	Closed func() bool
 }
@@ -149,6 +151,9 @@ func (r *Remover) run() {
 	}
 	var kept []string
 	for _, d := range queue {
+		if d.Release != nil {
+			d.Release()
+		}
 		if len(kept) < room && r.keep(d) {
 			kept = append(kept, d.Spare)
 			continue

@@ -29,6 +29,7 @@ type Record struct {
 	Type    uint32
 	Payload int64 // bytes, with the tag in an encrypted file
 	Mark    int64 // bytes of the file that it vouches for
+	Ends    bool  // it has no entry, but says that no more follow
 }
 
 // End returns where the record ends, padding included.
@@ -50,7 +51,7 @@ func InspectRecord(mem []byte, at, limit int64, salt uint32, sum bool) (r Record
 	}
 	return Record{
 		Offset: at, Index: raw.index, Term: raw.term, Type: uint32(raw.typ),
-		Payload: int64(raw.payload), Mark: raw.mark,
+		Payload: int64(raw.payload), Mark: raw.mark, Ends: raw.flags&flagEnd != 0,
 	}, true
 }
 

@@ -91,7 +91,6 @@ func (d *DiskStorage) commitCompaction(m metafile.Meta) error {
 	for _, s := range dead {
 		gone = append(gone, d.deadFile(s.file))
 		d.forget(s.file)
-		d.releaseDead(s.file)
 	}
 	if old.SnapshotInFile && old.Snapshot != m.Snapshot {
 		gone = append(gone, deadName(metafile.SnapshotName(old.Snapshot)))
@@ -103,6 +102,7 @@ func (d *DiskStorage) commitCompaction(m metafile.Meta) error {
 // deadFile is an entry file to be removed, or kept as a spare.
 func (d *DiskStorage) deadFile(f *entryfile.File) cleanup.Dead {
 	dead := deadName(entryfile.Name(f.Number()))
+	dead.Release = func() { d.releaseDead(f) } // unmapping takes its time
 	if f.Size() == entryfile.SizeFor(d.opts.FileDataSize) {
 		dead.Spare, dead.Closed = entryfile.SpareName(f.Number()), f.Closed
 	}

@@ -199,4 +199,5 @@ func (d *DiskStorage) publishTail() {
 		v.tailIndex = d.tail.Index()
 		v.last = max(v.last, v.tailIndex.Last())
 	}
+	v.cache.cut(v.last + 1)
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
@@ -122,29 +123,27 @@ func (d *dumper) termAt(i uint64) (term uint64) {
 }
 
 // stamp changes whenever the log does: it covers wal.meta, the names, and the slots
-// of the last file.
+// of the last two files, since the last one may be made ahead.
 func stamp(dir string) (uint32, error) {
 	sum := crc32.NewIEEE()
-	last, highest := "", uint64(0)
+	var files []uint64
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return 0, err
 	}
 	for _, e := range entries {
 		_, _ = io.WriteString(sum, e.Name()+"\n") // a hash does not fail
-		if number, ok := entryfile.ParseName(e.Name()); ok && number >= highest {
-			last, highest = e.Name(), number
+		if number, ok := entryfile.ParseName(e.Name()); ok {
+			files = append(files, number)
 		}
 	}
-	parts := []struct {
-		name  string
-		bytes int64
-	}{{metafile.Name, metafile.Size}, {last, entryfile.MaxSlots * entryfile.SlotBytes}}
-	for _, p := range parts {
-		if p.name == "" {
-			continue
-		}
-		part, err := sumOf(filepath.Join(dir, p.name), p.bytes)
+	slices.Sort(files)
+	names := []string{metafile.Name}
+	for _, n := range files[max(len(files)-2, 0):] {
+		names = append(names, entryfile.Name(n))
+	}
+	for _, name := range names {
+		part, err := sumOf(filepath.Join(dir, name), entryfile.MaxSlots*entryfile.SlotBytes)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return 0, err
 		}

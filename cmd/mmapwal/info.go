@@ -21,6 +21,10 @@ it works beside a live owner, on a log that was not closed, and on a damaged one
 of which it shows what it can. It reads no more than it must; for a check of every
 byte see verify.
 
+An entry file is open while it takes entries; then it is full, and soon sealed. The
+next one is made ahead, and empty. Spare files hold nothing that counts: they are
+kept to be used again. A torn one lies behind the end that a power cut left.
+
 It exits with 1 if it met damage. Without --key-file it shows of an encrypted log
 what stands there in clear; only the members in the snapshot are missing.`,
 		Args: cobra.ExactArgs(1),
@@ -150,7 +154,7 @@ func entriesText(l *inspect.Log) string {
 
 // infoBytes sums up what the log takes.
 func infoBytes(row func(name, format string, args ...any), l *inspect.Log) {
-	var reserved, live, wasted, dead int64
+	var reserved, live, wasted, dead, spare int64
 	for _, f := range l.Files {
 		reserved += max(f.Reserved, 0)
 		if f.Role == inspect.RoleDead {
@@ -162,9 +166,12 @@ func infoBytes(row func(name, format string, args ...any), l *inspect.Log) {
 	}
 	for _, o := range l.Others {
 		reserved += max(o.Reserved, 0)
+		if o.Role == inspect.RoleSpare {
+			spare += max(o.Reserved, 0)
+		}
 	}
-	row("on disk", "%s, of which records that count %s, wasted %s, in dead files %s",
-		bytesText(reserved), bytesText(live), bytesText(wasted), bytesText(dead))
+	row("on disk", "%s, of which records that count %s, wasted %s, in dead files %s, in spare ones %s",
+		bytesText(reserved), bytesText(live), bytesText(wasted), bytesText(dead), bytesText(spare))
 }
 
 func infoFiles(out io.Writer, l *inspect.Log) error {
@@ -183,12 +190,9 @@ func infoFiles(out io.Writer, l *inspect.Log) error {
 }
 
 func fileText(f *inspect.File) string {
+	text := stateOf(f)
 	if f.Role == inspect.RoleDead {
-		return "dead"
-	}
-	text := "open"
-	if f.Sealed {
-		text = "sealed"
+		return text
 	}
 	if f.Encrypted {
 		text += ", encrypted"
@@ -197,6 +201,20 @@ func fileText(f *inspect.File) string {
 		text += ", damaged"
 	}
 	return text
+}
+
+func stateOf(f *inspect.File) string {
+	switch {
+	case f.Role == inspect.RoleNext:
+		return "next, empty"
+	case f.Role != inspect.RoleLive:
+		return string(f.Role)
+	case f.Sealed:
+		return "sealed"
+	case f.Ended:
+		return "full, not sealed yet"
+	}
+	return "open"
 }
 
 func otherText(r inspect.Role) string {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
+	"github.com/seed-2fef92ad/raftwal/internal/inspect"
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -424,19 +426,85 @@ func recordAt(t *testing.T, dir, key string, i uint64) int64 {
 // TestBesideLiveOwner: a log that is written to, compacted and cleared meanwhile is
 // never called damaged.
 func TestBesideLiveOwner(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { besideLiveOwner(t, nil) })
+	key := strings.Repeat("a", 32)
+	t.Run("encrypted", func(t *testing.T) { besideLiveOwner(t, []byte(key), "--key-file", keyFile(t, key)) })
+}
+
+func besideLiveOwner(t *testing.T, key []byte, flags ...string) {
+	t.Helper()
 	dir := filepath.Join(t.TempDir(), "live")
-	wal := smallLog(t, dir, nil)
+	wal := smallLog(t, dir, key)
 	var stop atomic.Bool
 	done := make(chan error)
 	go func() { done <- write(wal, &stop) }()
-	for range 15 {
+	for range 12 {
 		for _, args := range [][]string{{"info", dir}, {"verify", dir}, {"dump", dir, "--data", "len"}, {"map", dir}} {
-			expectParts(t, exitOK, args)
+			expectParts(t, exitOK, append(args, flags...))
 		}
 	}
 	stop.Store(true)
 	must(t, <-done)
 	must(t, wal.Close())
+	expectParts(t, exitOK, append([]string{"verify", dir}, flags...))
+}
+
+// TestSpareAndNext: files that hold nothing are shown as what they are.
+func TestSpareAndNext(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "live")
+	wal := smallLog(t, dir, nil)
+	save(t, wal, 3, &raftpb.Entry{Index: new(uint64(21)), Term: new(uint64(3)), Data: bytes.Repeat([]byte("x"), 900<<10)})
+	must(t, wal.CreateSnapshot(15, nil, nil))
+	waitForInfo(t, dir, "00002.wal    open", "00003.wal    next, empty", "00001.spare  spare")
+	expectParts(t, exitOK, []string{"verify", dir}, "OK: no damage")
+	out := expectParts(t, exitOK, []string{"map", dir, "--width", "60"}, "] next\n", "] spare\n", "- stale")
+	if !regexp.MustCompile(`00001\.spare  \[=-+\] spare`).MatchString(out) {
+		t.Errorf("the spare file is not stale:\n%s", out)
+	}
+	var l inspect.Log
+	must(t, json.Unmarshal([]byte(expectParts(t, exitOK, []string{"info", dir, "--json"})), &l))
+	if n := len(l.Files); n != 2 || l.Files[1].Role != inspect.RoleNext || l.Files[1].Records != 0 {
+		t.Errorf("%+v", l.Files)
+	}
+	for _, o := range l.Others {
+		if o.Role == inspect.RoleSpare && (o.Size != l.Files[1].Size || o.Reserved == 0) {
+			t.Errorf("%+v", o)
+		}
+	}
+	must(t, wal.Close())
+	flipByte(t, dir, "00001.spare", 4)
+	expectParts(t, exitOK, []string{"verify", dir}, "OK: no damage\n")
+}
+
+// waitForInfo waits until info prints these parts, in what is done in the background.
+func waitForInfo(t *testing.T, dir string, parts ...string) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		_, out, errs := execute("info", dir)
+		if !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(out, part) }) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%q are not all in:\n%s%s", parts, out, errs)
+		}
+	}
+}
+
+// TestFileText: each state of a file has a name.
+func TestFileText(t *testing.T) {
+	for want, f := range map[string]inspect.File{
+		"open":                 {Role: inspect.RoleLive},
+		"full, not sealed yet": {Role: inspect.RoleLive, Ended: true},
+		"sealed, encrypted":    {Role: inspect.RoleLive, Ended: true, Sealed: true, Encrypted: true},
+		"next, empty":          {Role: inspect.RoleNext},
+		"torn":                 {Role: inspect.RoleTorn},
+		"dead":                 {Role: inspect.RoleDead, Encrypted: true},
+		"sealed, damaged":      {Role: inspect.RoleLive, Sealed: true, IndexDamaged: true},
+	} {
+		if got := fileText(&f); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
 }
 
 // write saves entries, creates snapshots and clears data until it is told to stop.

@@ -25,7 +25,8 @@ func newMap() *cobra.Command {
 		Short: "Draw what the bytes of a log are taken by",
 		Long: `map draws each entry file of the log in DIR as a bar: the records that count, those
 that compaction is done with, superseded and cleared ones, torn writes, damage, what
-was given back to the disk, and what is free. All bars have the same scale. The first
+was given back to the disk, what is left of an earlier life of the file (all of a
+spare one), and what is free. All bars have the same scale. The first
 cell of a bar stands for the slots and header pages in front of the records.
 
 Where a cell stands for bytes of several kinds it shows the most remarkable one:
@@ -89,6 +90,7 @@ var kindLooks = []kindLook{
 	{inspect.Torn, "~", "43", "#e5b93c", "torn"},
 	{inspect.Damaged, "!", "41", "#d64541", "damaged"},
 	{inspect.Punched, "o", "47", "#c9ced6", "punched"},
+	{inspect.Stale, "-", "40", "#9a8f80", "stale"},
 	{inspect.Free, ".", "100", "#eceff3", "free"},
 }
 
@@ -121,29 +123,46 @@ func newPicture(out io.Writer, width int) *picture {
 func (p *picture) draw(l *inspect.Log) error {
 	var b strings.Builder
 	names := len("wal.meta")
-	for _, f := range l.Files {
+	files := drawn(l)
+	for _, f := range files {
 		names = max(names, len(f.Name))
 	}
 	const ranges = 16 // columns of the entries
 	columns := max(p.width-names-ranges-5, 10)
-	perCell := cellBytes(l, columns-1)
+	perCell := cellBytes(files, columns-1)
 	fmt.Fprintf(&b, "%-*s  [%s]\n", names, "wal.meta", p.metaBar(l))
-	for _, f := range l.Files {
-		note := rangeText(f.First, f.Last)
-		if f.Role == inspect.RoleDead {
-			note = "dead"
-		}
-		fmt.Fprintf(&b, "%-*s  [%s] %s\n", names, f.Name, p.bar(f, perCell), note)
+	for _, f := range files {
+		fmt.Fprintf(&b, "%-*s  [%s] %s\n", names, f.Name, p.bar(f, perCell), barText(f))
 	}
 	fmt.Fprintf(&b, "\none cell is %s; the first one of a bar is the index: %s\n%s\n", bytesText(perCell), p.cell("=", "7"), p.legend())
 	_, err := io.WriteString(p.out, b.String())
 	return err
 }
 
+// drawn returns the files that get a bar: entry files, the spare ones last.
+func drawn(l *inspect.Log) []*inspect.File {
+	files := slices.Clone(l.Files)
+	for _, o := range l.Others {
+		if o.Role == inspect.RoleSpare {
+			all := inspect.Piece{From: entryfile.DataStart, To: o.Size, Kind: inspect.Stale}
+			files = append(files, &inspect.File{Name: o.Name, Role: o.Role, Size: o.Size, Pieces: []inspect.Piece{all}})
+		}
+	}
+	return files
+}
+
+// barText is what stands beside a bar.
+func barText(f *inspect.File) string {
+	if f.Role != inspect.RoleLive {
+		return string(f.Role)
+	}
+	return rangeText(f.First, f.Last)
+}
+
 // cellBytes returns how many bytes a cell stands for, so that the largest file fits.
-func cellBytes(l *inspect.Log, columns int) int64 {
+func cellBytes(files []*inspect.File, columns int) int64 {
 	largest := int64(1)
-	for _, f := range l.Files {
+	for _, f := range files {
 		largest = max(largest, f.Size-entryfile.DataStart)
 	}
 	per := (largest + int64(columns) - 1) / int64(columns)
@@ -240,13 +259,13 @@ const (
 )
 
 func svgOf(l *inspect.Log) string {
-	largest := int64(entryfile.DataStart)
-	for _, f := range l.Files {
+	files, largest := drawn(l), int64(entryfile.DataStart)
+	for _, f := range files {
 		largest = max(largest, f.Size)
 	}
 	x := func(at int64) float64 { return svgLeft + svgBar*float64(at)/float64(largest) }
 	var b strings.Builder
-	width, height := svgLeft+svgBar+svgRight, svgTop+svgRow*(len(l.Files)+3)
+	width, height := svgLeft+svgBar+svgRight, svgTop+svgRow*(len(files)+3)
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">`+"\n", width, height, width, height)
 	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" fill="#ffffff"/>`+"\n"+`<text x="10" y="20">%s: entries %s</text>`+"\n", html.EscapeString(l.Dir), entriesText(l))
 	y := svgTop
@@ -254,7 +273,7 @@ func svgOf(l *inspect.Log) string {
 		fmt.Fprintf(&b, `<rect x="%.2f" y="%d" width="%.2f" height="%d" fill="%s"><title>%s</title></rect>`+"\n",
 			x(from), y, max(x(to)-x(from), 0.2), svgHeight, fill, html.EscapeString(title))
 	}
-	for _, f := range l.Files {
+	for _, f := range files {
 		fmt.Fprintf(&b, `<text x="10" y="%d">%s</text>`+"\n", y+15, html.EscapeString(f.Name))
 		index := "#8a93a0"
 		if f.IndexDamaged {
@@ -265,7 +284,7 @@ func svgOf(l *inspect.Log) string {
 			rect(piece.From, piece.To, lookOf(piece.Kind).fill,
 				fmt.Sprintf("%s: %s at offset %d", piece.Kind, bytesText(piece.To-piece.From), piece.From))
 		}
-		fmt.Fprintf(&b, `<text x="%.0f" y="%d">%s</text>`+"\n", x(f.Size)+8, y+15, rangeText(f.First, f.Last))
+		fmt.Fprintf(&b, `<text x="%.0f" y="%d">%s</text>`+"\n", x(f.Size)+8, y+15, barText(f))
 		y += svgRow
 	}
 	svgScale(&b, largest, x, y)

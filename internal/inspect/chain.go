@@ -44,7 +44,7 @@ func (l *Log) checkChain() {
 		}
 		l.checkLink(before, c)
 		l.checkUnsealed(c, k == len(l.chain)-1)
-		if c.first == 0 {
+		if c.first == 0 || c.file.Role != RoleLive {
 			continue
 		}
 		if c.first > reach+1 && l.Meta != nil {

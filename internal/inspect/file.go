@@ -20,6 +20,8 @@ type File struct {
 	Size      int64  `json:"size"`
 	Reserved  int64  `json:"reserved"` // bytes of the blocks it has; -1: not known
 	Sealed    bool   `json:"sealed"`
+	Ended     bool   `json:"ended"`  // its last record says that no more follow
+	Reused    bool   `json:"reused"` // made of a spare file: behind the records are those of an earlier life
 	Encrypted bool   `json:"encrypted"`
 	First     uint64 `json:"first"` // the entries in it that count; 0: none
 	Last      uint64 `json:"last"`
@@ -40,6 +42,7 @@ type Kind string
 // The kinds, the most remarkable ones last.
 const (
 	Free       Kind = "free"       // zeros behind the records
+	Stale      Kind = "stale"      // of an earlier life of the file
 	Punched    Kind = "punched"    // cleared, and given back to the disk
 	Compacted  Kind = "compacted"  // records that a snapshot covers
 	Superseded Kind = "superseded" // records that later ones replace
@@ -50,7 +53,7 @@ const (
 )
 
 // Kinds are all kinds, the most remarkable one last.
-var Kinds = []Kind{Free, Punched, Compacted, Superseded, Cleared, Live, Torn, Damaged}
+var Kinds = []Kind{Free, Stale, Punched, Compacted, Superseded, Cleared, Live, Torn, Damaged}
 
 // Piece is a range of bytes of one kind.
 type Piece struct {
@@ -75,10 +78,13 @@ func (b later) with(s *scan) later {
 	if s.foreign || s.file.Role != RoleLive {
 		return b
 	}
+	if s.endsLog() {
+		b = later{}
+	}
 	if first := s.first; first != 0 && len(s.entries) > 0 && (b.cut == 0 || first < b.cut) {
 		b.cut = first
 	}
-	if s.header.Sealed && s.header.Seal.First != 0 || !s.header.Sealed && s.mark >= entryfile.DataStart {
+	if s.header.Sealed || s.mark >= entryfile.DataStart {
 		b.vouches = s.file.Name
 	}
 	return b
@@ -101,6 +107,7 @@ type scan struct {
 	records []entryfile.Record // whole ones, by offset
 	gaps    []gap              // what lies between them
 	end     int64              // of the records
+	ended   bool               // the last one says that no more follow
 	mark    int64              // what they vouch for
 	spared  []entryfile.Record // in the region that was punched
 
@@ -176,6 +183,15 @@ func (s *scan) add(p Problem) {
 	s.log.add(p)
 }
 
+// addRecord reports a record that is whole, and wrong.
+func (s *scan) addRecord(r entryfile.Record, kind, what string) {
+	p := Problem{Severity: Damage, Kind: kind, Offset: r.Offset, Length: r.End() - r.Offset, First: r.Index, Last: r.Index, What: what, Heal: healEntries}
+	if r.Ends {
+		p.First, p.Last, p.Heal = 0, 0, healFile
+	}
+	s.add(p)
+}
+
 // look reads the whole file.
 func (s *scan) look() error {
 	if s.size < entryfile.DataStart {
@@ -197,6 +213,9 @@ func (s *scan) look() error {
 	}
 	if err := s.readRecords(); err != nil {
 		return err
+	}
+	if s.endsLog() {
+		s.later.cut = 0 // what the files behind hold does not count
 	}
 	s.list()
 	s.useSlots()
@@ -286,7 +305,7 @@ func (s *scan) unlock(headers [2]entryfile.Header, errs [2]error) {
 // checkHeader asks whether the file is the one that should be here.
 func (s *scan) checkHeader() {
 	h, m := &s.header, &s.log.meta
-	s.file.Sealed, s.file.Encrypted = h.Sealed, len(h.WrappedKey) > 0
+	s.file.Sealed, s.file.Encrypted, s.file.Reused = h.Sealed, len(h.WrappedKey) > 0, h.Reused
 	alien := func(what string, args ...any) {
 		s.foreign = true
 		s.add(Problem{Severity: Damage, Kind: KindForeign, Offset: s.head, What: fmt.Sprintf(what, args...), Heal: healFile})
@@ -325,8 +344,7 @@ func (s *scan) checkTags() {
 	}
 	for _, r := range append(s.spared, s.records...) {
 		if _, err := s.secrets.Open(s.mem, r); errors.Is(err, encryption.ErrTampered) {
-			s.add(Problem{Severity: Damage, Kind: KindTampered, Offset: r.Offset, Length: r.End() - r.Offset, First: r.Index, Last: r.Index,
-				What: "the record's checksum is right, but not its tag: it was forged, or moved", Heal: healEntries})
+			s.addRecord(r, KindTampered, "the record's checksum is right, but not its tag: it was forged, or moved")
 		}
 	}
 }

@@ -43,6 +43,8 @@ func built(t *testing.T) map[string]*damage.Log {
 				logs[fmt.Sprintf("encrypted=%v,snapshot=%d,sync=%v", encrypted, snapshot, sync)] = l
 			}
 		}
+		logs[fmt.Sprintf("encrypted=%v,rotated,HardSync", encrypted)] = rotated(t, byte(len(logs)), encrypted, mmapwal.HardSync)
+		logs[fmt.Sprintf("encrypted=%v,rotated,NoSync", encrypted)] = rotated(t, byte(len(logs)), encrypted, mmapwal.NoSync)
 	}
 	return logs
 }
@@ -154,12 +156,17 @@ func TestFlips(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(logs)) { // a seed tells all that happens
 		log := logs[name]
 		t.Run(name, func(t *testing.T) {
-			for _, m := range []damage.Moment{log.Now(), log.Moments[len(log.Moments)-4]} {
+			moments := []damage.Moment{log.Now(), log.Moments[len(log.Moments)-4]}
+			times := n
+			if k := slices.IndexFunc(log.Moments, func(m damage.Moment) bool { return m.Name == killed }); k >= 0 {
+				moments, times = append(moments, log.Moments[k]), n/4 // its files are large
+			}
+			for _, m := range moments {
 				before := look(t, m.Image, log.Key, true)
-				for range n {
+				for range times {
 					disk.Forget()
 					for _, file := range m.Image.Names() {
-						at := usedPlace(r, file, m.Image[file].Bytes())
+						at := usedPlace(r, file, m.Image[file].Size, before)
 						flip(t, log, m, file, at, byte(1<<r.IntN(8)), before)
 					}
 				}
@@ -169,15 +176,20 @@ func TestFlips(t *testing.T) {
 }
 
 // usedPlace returns the offset of a byte near what is in use.
-func usedPlace(r *rand.Rand, file string, p []byte) int64 {
+func usedPlace(r *rand.Rand, file string, size int64, before *Log) int64 {
 	if !strings.HasSuffix(file, entryfile.Suffix) {
-		return r.Int64N(int64(len(p)))
+		return r.Int64N(size)
 	}
-	switch r.IntN(3) {
+	switch r.IntN(4) {
 	case 0:
 		return r.Int64N(20 * entryfile.SlotBytes)
 	case 1:
 		return entryfile.HeaderPages[0] + r.Int64N(2*page.Size)
+	case 2:
+		k := slices.IndexFunc(before.Files, func(f *File) bool { return f.Name == file })
+		if end := before.Files[k].End; end > entryfile.DataStart {
+			return end - 1 - r.Int64N(min(100, end-entryfile.DataStart))
+		}
 	}
 	return entryfile.DataStart + r.Int64N(1200)
 }
@@ -217,6 +229,9 @@ func excused(m damage.Moment, file string, at int64, before *Log) bool {
 	if strings.HasSuffix(file, entryfile.Suffix) && !m.Clean && at < entryfile.HeaderPages[0] {
 		return true // slots that Open rebuilds
 	}
+	if strings.HasSuffix(file, entryfile.SpareSuffix) {
+		return true // it holds nothing
+	}
 	for _, p := range before.Problems {
 		if p.File == file && (p.Kind == KindLeftover || p.Kind == KindTorn && at >= p.Offset) {
 			return true
@@ -229,6 +244,9 @@ func excused(m damage.Moment, file string, at int64, before *Log) bool {
 	}
 	for _, f := range before.Files {
 		if f.Name == file && at >= entryfile.DataStart {
+			if f.Reused && at >= f.End {
+				return true // what was there before is not known
+			}
 			for _, piece := range f.Pieces {
 				if piece.From <= at && at < piece.To && piece.Kind == Punched {
 					return true

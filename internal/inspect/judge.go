@@ -36,6 +36,8 @@ func (s *scan) judgeGaps() {
 		switch {
 		case g.to-g.from > page.Size:
 			what = fmt.Sprintf("%d bytes hold no whole record", g.to-g.from)
+		case first == 0 && !s.header.Sealed && !s.ended && g.to == s.end && s.vouchedBy() != "":
+			what = "the end of the file is damaged"
 		case first == 0:
 			what = "a record is damaged, of no entry that counts"
 		}
@@ -48,14 +50,14 @@ func (s *scan) judgeGaps() {
 
 // witness says why a gap in a file that is not sealed is no torn write.
 func (s *scan) witness(g gap) string {
-	m := &s.log.meta
+	m, by := &s.log.meta, s.vouchedBy()
 	switch {
 	case s.header.Sealed:
 		return ""
 	case m.Durable.File == s.file.Number && g.from < m.Durable.Offset:
 		return fmt.Sprintf("; all up to offset %d had been synced", m.Durable.Offset)
-	case s.later.vouches != "":
-		return fmt.Sprintf("; %s says that it had been synced", s.later.vouches)
+	case by != "":
+		return fmt.Sprintf("; %s says that it had been synced", by)
 	}
 	return "; a later record says that it had been synced"
 }
@@ -66,8 +68,18 @@ func (s *scan) judgeRest() {
 	if err != nil || last == 0 {
 		return
 	}
-	p := Problem{Severity: Note, Kind: KindTorn, Offset: s.end, Length: last - s.end}
+	torn := last
+	if s.header.Reused {
+		torn = s.tornRecord()
+		s.paint(torn, last, Stale)
+	}
+	if torn == s.end {
+		return
+	}
+	p := Problem{Severity: Note, Kind: KindTorn, Offset: s.end, Length: torn - s.end}
 	switch {
+	case s.ended:
+		p.Kind, p.What, p.Heal = KindStray, fmt.Sprintf("%d bytes behind the record that ends the file", p.Length), healNothing
 	case s.header.Sealed:
 		p.What, p.Heal = fmt.Sprintf("%d bytes behind the seal: a torn write that an earlier recovery dropped", p.Length), healNothing
 	case s.log.meta.Clean && s.log.Meta != nil:
@@ -75,10 +87,40 @@ func (s *scan) judgeRest() {
 	default:
 		p.What, p.Heal = fmt.Sprintf("%d bytes behind the last whole record: a write under way, or torn by a crash", p.Length), healTorn
 	}
-	s.paint(s.end, last, Torn)
+	s.paint(s.end, torn, Torn)
 	if s.log.opts.Check || !s.header.Sealed {
 		s.add(p)
 	}
+}
+
+// tornRecord returns where a record that is not whole ends, right behind the records
+// of a file that is used again, if it looks like one of this file, or a slot says that
+// it stands there; the end of those if there is none. What else is there is of an
+// earlier life of the file.
+func (s *scan) tornRecord() int64 {
+	clean := s.log.Meta != nil && s.log.meta.Clean
+	if s.header.Sealed || s.ended || clean {
+		return s.end
+	}
+	r, ok := entryfile.InspectRecord(s.mem, s.end, s.limit(), s.header.Salt, false)
+	switch {
+	case ok && len(s.entries) > 0 && r.Index >= s.first && r.Index-s.first < entryfile.MaxSlots:
+		return r.End()
+	case s.slotPointsTo(s.end):
+		return min(s.end+entryfile.RecordHeaderBytes, s.limit())
+	}
+	return s.end
+}
+
+// slotPointsTo reports whether a slot, of an entry of the list or of the one behind
+// it, says that its record stands there.
+func (s *scan) slotPointsTo(at int64) bool {
+	for k := range min(len(s.entries)+1, entryfile.MaxSlots) {
+		if slot, ok := entryfile.InspectSlot(s.mem, uint64(k), s.header.Salt); ok && slot.Record == at {
+			return true
+		}
+	}
+	return false
 }
 
 // lostIn returns the live entries whose records were in a gap; 0 and 0 if there
@@ -105,10 +147,10 @@ func (s *scan) lostIn(g gap) (first, last uint64) {
 		}
 		last = i
 	}
-	if first == 0 && !s.header.Sealed && g.to >= s.end {
-		return before + 1, before + 1 // what could stand there
+	if first != 0 || s.header.Sealed || g.to < s.end || s.later.cut != 0 && s.later.cut <= before+1 {
+		return first, last
 	}
-	return first, last
+	return before + 1, before + 1 // what could stand there
 }
 
 // between reports whether the lost entry k, whose slot does not help, may have
@@ -133,7 +175,7 @@ func (s *scan) between(k int, g gap) bool {
 // describe says which entries of the file count.
 func (s *scan) describe() {
 	f := s.file
-	f.Records, f.End = len(s.records)+len(s.spared), s.end
+	f.Records, f.End, f.Ended = len(s.records)+len(s.spared), s.end, s.ended
 	if len(s.entries) == 0 || s.foreign {
 		return
 	}
@@ -304,7 +346,7 @@ func (s *scan) checkZeros() error {
 
 // checkPadding looks at the bytes between records.
 func (s *scan) checkPadding() {
-	for _, r := range s.records {
+	for _, r := range slices.Concat(s.spared, s.records) {
 		if first, n := nonZero(s.mem[r.Padded():r.End()]); n > 0 {
 			s.log.addStray(s.file.Name, r.Padded()+first, n)
 		}

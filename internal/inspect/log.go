@@ -134,17 +134,40 @@ func (l *Log) lookAtFiles() error {
 		l.total += f.Size
 	}
 	behind := later{}
-	for _, f := range slices.Backward(l.Files) {
+	for k, f := range slices.Backward(l.Files) {
 		s, err := l.scanFile(f, behind)
 		if err != nil {
 			return err
 		}
 		behind = behind.with(s)
+		if s.endsLog() {
+			l.leaveOut(l.Files[k+1:])
+		}
 		l.note(s)
 		l.done += f.Size
 		l.progress(0)
 	}
 	return nil
+}
+
+// leaveOut takes files out of the log that lie behind its end.
+func (l *Log) leaveOut(files []*File) {
+	for _, f := range files {
+		if f.Role != RoleLive {
+			continue
+		}
+		f.First, f.Last = 0, 0
+		if f.Role = RoleNext; f.Records == 0 && f.Bytes[Torn] == 0 {
+			continue
+		}
+		f.Role = RoleTorn
+		if f.Records == 0 {
+			continue // the torn write in it was noted
+		}
+		f.repaint()
+		l.add(Problem{Severity: Note, Kind: KindTorn, File: f.Name, Offset: entryfile.DataStart, Length: f.End - entryfile.DataStart,
+			What: fmt.Sprintf("the file lies behind the end of the log: records that were not promised, %d of them", f.Records), Heal: healTorn})
+	}
 }
 
 func (l *Log) progress(inFile int64) {

@@ -29,6 +29,9 @@ type Role string
 const (
 	RoleLive      Role = "live"      // entry file that counts
 	RoleDead      Role = "dead"      // entry file that compaction has done with
+	RoleNext      Role = "next"      // entry file made ahead, without a record
+	RoleTorn      Role = "torn"      // entry file behind the end of a log that was not closed
+	RoleSpare     Role = "spare"     // entry file to be used again
 	RoleMeta      Role = "meta"      // wal.meta
 	RoleSnapshot  Role = "snapshot"  // file of the present snapshot
 	RoleTemporary Role = "temporary" // of a creation that is under way, or was interrupted
@@ -39,6 +42,7 @@ const (
 
 var (
 	snapshotPattern  = regexp.MustCompile(`^[0-9a-f]{16}-[0-9a-f]{16}\.snap$`)
+	sparePattern     = regexp.MustCompile(`^[0-9]{5,}\` + entryfile.SpareSuffix + `$`)
 	temporaryPattern = regexp.MustCompile(`^([0-9a-f]{16}-[0-9a-f]{16}\.snap|[0-9]{5,}\.wal(\.[0-9]+)?)\.tmp$`)
 )
 
@@ -108,6 +112,8 @@ func (l *Log) roleOf(info vfs.Info) Role {
 		return RoleSetAside
 	case name == metafile.TemporaryName || temporaryPattern.MatchString(name):
 		return RoleTemporary
+	case sparePattern.MatchString(name):
+		return RoleSpare
 	case !snapshotPattern.MatchString(name):
 		return RoleUnknown
 	case l.Meta == nil || l.meta.SnapshotInFile && name == metafile.SnapshotName(l.meta.Snapshot):

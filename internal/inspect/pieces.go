@@ -21,7 +21,7 @@ func (s *scan) classify() {
 		s.paint(r.Offset, r.End(), s.kindOf(r, true))
 	}
 	for k, r := range s.records {
-		counts := len(s.entries) > 0 && r.Index >= s.first && r.Index <= s.last() && s.entries[r.Index-s.first].record == k
+		counts := r.Ends || len(s.entries) > 0 && r.Index >= s.first && r.Index <= s.last() && s.entries[r.Index-s.first].record == k
 		s.paint(r.Offset, r.End(), s.kindOf(r, counts))
 	}
 }
@@ -67,6 +67,21 @@ func (s *scan) sum() {
 	for _, p := range r.pieces {
 		s.file.Bytes[p.Kind] += p.To - p.From
 	}
+}
+
+// repaint makes torn what is a record of whatever kind.
+func (f *File) repaint() {
+	r := row{}
+	f.Bytes = Bytes{}
+	for _, p := range f.Pieces {
+		switch p.Kind {
+		case Compacted, Superseded, Cleared, Live:
+			p.Kind = Torn
+		}
+		r.add(p)
+		f.Bytes[p.Kind] += p.To - p.From
+	}
+	f.Pieces = r.pieces
 }
 
 // row is pieces in a row.

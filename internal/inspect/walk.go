@@ -3,8 +3,10 @@ package inspect
 import (
 	"fmt"
 
+	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/internal/page"
+	"github.com/seed-2fef92ad/raftwal/metafile"
 )
 
 // readRecords finds all whole records, and where they end.
@@ -22,7 +24,17 @@ func (s *scan) readRecords() error {
 	if !s.log.opts.Check && s.skim(from) {
 		return nil
 	}
-	return s.walk(from, s.end, true)
+	if err := s.walk(from, s.end, true); err != nil {
+		return err
+	}
+	s.ended = s.hasEnd()
+	return nil
+}
+
+// hasEnd reports whether the last record says that no more follow.
+func (s *scan) hasEnd() bool {
+	n := len(s.records)
+	return n > 0 && s.records[n-1].Ends
 }
 
 // skim reads the headers of the records of a sealed file only. It reports whether
@@ -31,6 +43,7 @@ func (s *scan) skim(from int64) bool {
 	if err := s.walk(from, s.end, false); err != nil || len(s.gaps) > 0 || s.end != s.header.Seal.End {
 		return false
 	}
+	s.ended = s.hasEnd()
 	for k := 1; k < len(s.records); k++ {
 		if s.records[k].Index > s.records[k-1].Index+1 {
 			return false
@@ -78,6 +91,9 @@ func (s *scan) walk(from, limit int64, sum bool) error {
 		}
 		if r, ok := entryfile.InspectRecord(s.mem, at, limit, s.header.Salt, sum); ok {
 			s.records = append(s.records, r)
+			if r.Ends && !s.header.Sealed {
+				return nil
+			}
 			at = r.End()
 			continue
 		}
@@ -134,10 +150,24 @@ func alignUp(n int64) int64 {
 // gap that nothing witnesses to have been promised. What lies behind is dropped.
 func (s *scan) findEnd() error {
 	s.end = s.limit()
-	if len(s.gaps) == 0 {
-		s.mark = s.marks(s.records)
-		return nil
+	if s.hasEnd() {
+		s.end = s.records[len(s.records)-1].End()
 	}
+	if len(s.gaps) > 0 {
+		if err := s.cutGaps(); err != nil {
+			return err
+		}
+	}
+	s.ended = s.hasEnd()
+	for _, r := range s.records {
+		s.mark = max(s.mark, r.Mark)
+	}
+	return nil
+}
+
+// cutGaps takes out the gaps and the records from the first gap on that was not
+// promised.
+func (s *scan) cutGaps() error {
 	promised, err := s.promised(s.gaps[0].from)
 	if err != nil {
 		return err
@@ -156,15 +186,23 @@ func (s *scan) findEnd() error {
 	for n := len(s.records); n > 0 && s.records[n-1].Offset >= s.end; n-- {
 		s.records = s.records[:n-1]
 	}
-	s.mark = s.marks(s.records)
 	return nil
 }
 
-func (s *scan) marks(records []entryfile.Record) (mark int64) {
-	for _, r := range records {
-		mark = max(mark, r.Mark)
+// vouchedBy returns the name of the file that says that all of this one, which is not
+// sealed, was synced; "" if none does.
+func (s *scan) vouchedBy() string {
+	if s.log.Meta != nil && s.log.meta.Durable.File > s.file.Number {
+		return metafile.Name
 	}
-	return mark
+	return s.later.vouches
+}
+
+// endsLog reports whether the log ends in the file, with whatever is behind it: it
+// was not sealed, no record says that it ends, and nothing that there was one.
+func (s *scan) endsLog() bool {
+	clean := s.log.Meta != nil && s.log.meta.Clean
+	return s.ok && !s.foreign && s.file.Role == RoleLive && !clean && !s.header.Sealed && !s.ended && s.vouchedBy() == ""
 }
 
 // promised returns up to where the data of a file that is not sealed is known to
@@ -183,14 +221,26 @@ func (s *scan) promised(at int64) (int64, error) {
 			return m.Durable.Offset, nil
 		}
 	}
-	if s.later.vouches != "" {
-		used, err := s.lastUsed(at, s.limit())
-		if err != nil {
-			return 0, err
-		}
-		until = max(until, used)
+	if s.vouchedBy() == "" {
+		return until, nil
 	}
-	return until, nil
+	if s.hasEnd() {
+		return max(until, s.end), nil
+	}
+	until = max(until, s.gaps[len(s.gaps)-1].from+s.endBytes())
+	if s.header.Reused {
+		return until, nil
+	}
+	used, err := s.lastUsed(at, s.limit())
+	return max(until, used), err
+}
+
+// endBytes returns the size of the record that ends the file.
+func (s *scan) endBytes() int64 {
+	if len(s.header.WrappedKey) > 0 {
+		return entryfile.RecordBytes(encryption.TagBytes)
+	}
+	return entryfile.RecordBytes(0)
 }
 
 // lastUsed returns the end of the last byte of [from, to) that is not zero; 0 if
@@ -253,7 +303,7 @@ func nonZero(p []byte) (first, n int64) {
 func (s *scan) list() {
 	if p := &s.header.Seal; s.header.Sealed && p.Count > 0 && p.Punched > entryfile.DataStart {
 		next := p.Last + 1
-		if len(s.records) > 0 && s.records[0].Index-p.First <= entryfile.MaxSlots {
+		if len(s.records) > 0 && !s.records[0].Ends && s.records[0].Index-p.First <= entryfile.MaxSlots {
 			next = s.records[0].Index
 		}
 		s.first = p.First
@@ -282,6 +332,14 @@ func (s *scan) last() uint64 { return s.first + uint64(len(s.entries)) - 1 }
 // take adds record number k; broken says that there is a gap in front of it.
 func (s *scan) take(k int, broken bool) {
 	r := s.records[k]
+	if k > 0 && s.records[k-1].Ends {
+		s.disorder(r, "the record follows the one that ends the file")
+		return
+	}
+	if r.Ends {
+		s.checkEnd(r)
+		return
+	}
 	if len(s.entries) == 0 {
 		s.first = r.Index
 		if first := s.firstSaid(); first != 0 && first < r.Index && r.Index-first < entryfile.MaxSlots && broken {
@@ -304,6 +362,22 @@ func (s *scan) take(k int, broken bool) {
 	}
 	s.fill(r.Index)
 	s.entries = append(s.entries[:r.Index-s.first], entry{k})
+}
+
+// checkEnd asks whether the record that ends the file tells its last entry.
+func (s *scan) checkEnd(r entryfile.Record) {
+	index, term := uint64(1), uint64(1)
+	if len(s.entries) > 0 {
+		last, state := s.at(s.last())
+		if index, term = s.last(), last.Term; state == cleared {
+			term = s.digestTerm(index)
+		}
+	}
+	wrong := len(s.gaps) == 0 && (r.Index != index || r.Term != term)
+	if wrong || r.Type != 0 || r.End()-r.Offset != s.endBytes() {
+		s.disorder(r, fmt.Sprintf("the record that ends the file is that of entry %d, term %d, with %d bytes; the last entry is %d, term %d",
+			r.Index, r.Term, r.Payload, index, term))
+	}
 }
 
 // firstSaid returns the index of the first entry as the seal says it, or the first
@@ -341,7 +415,7 @@ func (s *scan) fill(next uint64) {
 }
 
 func (s *scan) disorder(r entryfile.Record, what string) {
-	s.add(Problem{Severity: Damage, Kind: KindOrder, Offset: r.Offset, Length: r.End() - r.Offset, First: r.Index, Last: r.Index, What: what, Heal: healEntries})
+	s.addRecord(r, KindOrder, what)
 }
 
 // fitSeal makes the list show what the seal says.
