@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -252,6 +253,9 @@ func (f *File) memory() (vfs.Mapping, error) {
 	sealed := f.file == nil
 	if sealed {
 		file, err := f.fsys.Open(f.path, f.readOnly)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%w (%w)", corrupt.At(f.path, 0, "the file is missing: restore it from a backup"), err)
+		}
 		if err != nil {
 			return nil, err
 		}

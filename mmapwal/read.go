@@ -2,6 +2,7 @@ package mmapwal
 
 import (
 	"errors"
+	"io/fs"
 	"sort"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
@@ -120,10 +121,19 @@ func (d *DiskStorage) readTerm(i uint64) (uint64, error) {
 	}
 	defer d.reads.Done()
 	term, err := d.term(&v, i)
-	if d.overtaken(&v, i, err) {
+	switch {
+	case d.goneSince(&v, err):
+		return 0, errGone
+	case d.overtaken(&v, i, err):
 		return 0, raft.ErrCompacted
 	}
 	return term, err
+}
+
+// goneSince reports whether a read did not find a file only because a compaction has
+// removed it after the view v was taken.
+func (d *DiskStorage) goneSince(v *view, err error) bool {
+	return errors.Is(err, fs.ErrNotExist) && d.snapshotView().meta.FirstFile != v.meta.FirstFile
 }
 
 // overtaken reports whether a read of a log that is open for reading only found damage
@@ -223,7 +233,7 @@ func (d *DiskStorage) readEntries(lo, hi, maxSize uint64) (es []*raftpb.Entry, a
 	if d.overtaken(&v, lo, err) {
 		return nil, false, raft.ErrCompacted
 	}
-	return es, err == errGone || d.clearedSince(&v, err), err
+	return es, err == errGone || d.goneSince(&v, err) || d.clearedSince(&v, err), err
 }
 
 func (d *DiskStorage) entries(v *view, lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {

@@ -37,6 +37,9 @@ type writer struct {
 	opts mmapwal.Options
 	host host.Host
 	*mmapwal.DiskStorage
+
+	held bool     // nothing is done in the background
+	late []func() // what was not done for that
 }
 
 func newWriter(t *testing.T, name string, key []byte) *writer {
@@ -45,8 +48,8 @@ func newWriter(t *testing.T, name string, key []byte) *writer {
 	copy(seed[:], name)
 	w := &writer{
 		t: t, dir: t.TempDir(), opts: mmapwal.Options{Key: key, FileDataSize: 1 << 20, Logger: slog.New(slog.DiscardHandler)},
-		host: host.Host{FS: host.OS().FS, Random: rand.NewChaCha8(seed), Go: func(f func()) { f() }},
 	}
+	w.host = host.Host{FS: host.OS().FS, Random: rand.NewChaCha8(seed), Go: w.background}
 	w.open()
 	return w
 }
@@ -58,11 +61,30 @@ func (w *writer) open() {
 	must(w.t, err)
 }
 
+// background does f at once, so that all goes the same way each time.
+func (w *writer) background(f func()) {
+	if w.held {
+		w.late = append(w.late, f)
+		return
+	}
+	f()
+}
+
+// close closes the log.
+func (w *writer) close() {
+	w.t.Helper()
+	w.held = false
+	for ; len(w.late) > 0; w.late = w.late[1:] {
+		w.late[0]()
+	}
+	must(w.t, w.Close())
+}
+
 // kill ends the process that has the log open, and starts another one.
 func (w *writer) kill() {
 	w.t.Helper()
 	left := w.image()
-	must(w.t, w.Close())
+	w.close()
 	w.dir = left
 	w.open()
 }
@@ -70,7 +92,7 @@ func (w *writer) kill() {
 // restart closes the log and opens it again.
 func (w *writer) restart() {
 	w.t.Helper()
-	must(w.t, w.Close())
+	w.close()
 	w.open()
 }
 
@@ -105,6 +127,16 @@ func (w *writer) save(first, last, term uint64) {
 	}
 	h := &raftpb.HardState{Term: &term, Vote: new(uint64(2)), Commit: new(first - 1)}
 	must(w.t, w.Save(h, es, nil))
+}
+
+// fill saves large entries, one by one.
+func (w *writer) fill(first, last uint64) {
+	w.t.Helper()
+	for i := first; i <= last; i++ {
+		e := entry(i, 1)
+		e.Data = bytes.Repeat([]byte{byte(i)}, 100_000)
+		must(w.t, w.Save(nil, []*raftpb.Entry{e}, nil))
+	}
 }
 
 // entry returns an entry: some are conf changes, or without data or type.
@@ -222,12 +254,18 @@ var histories = map[string]history{
 		must(w.t, w.CreateSnapshot(15, confState(), nil))
 	}},
 	"filled": {plainOnly: true, write: func(w *writer) { // files that were full
-		for i := range uint64(25) {
-			e := entry(i+1, 1)
-			e.Data = bytes.Repeat([]byte{byte(i)}, 100_000)
-			must(w.t, w.Save(nil, []*raftpb.Entry{e}, nil))
-		}
+		w.fill(1, 25)
 		must(w.t, w.CreateSnapshot(2, confState(), nil))
+	}},
+	"unsealed": {plainOnly: true, write: func(w *writer) { // such as are not sealed yet
+		w.fill(1, 15)
+		w.held = true
+		w.fill(16, 35)
+	}},
+	"reused": {plainOnly: true, write: func(w *writer) { // a spare file, and one that was made of another
+		w.fill(1, 45)
+		must(w.t, w.CreateSnapshot(35, confState(), nil))
+		w.fill(46, 52)
 	}},
 	"torn": {torn: true, write: func(w *writer) {
 		w.opts.Sync = mmapwal.NoSync
@@ -276,7 +314,7 @@ func write(t *testing.T, dir, name string, h history, key []byte) {
 	h.write(w)
 	want := &expected{Log: *contents(t, w.DiskStorage), Encrypted: key != nil}
 	killed := w.image()
-	must(t, w.Close())
+	w.close()
 	want.Clean = true
 	store(t, dir, name+".clean", w.dir, want)
 

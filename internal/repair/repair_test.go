@@ -1,6 +1,7 @@
 package repair
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -9,9 +10,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/internal/host"
@@ -297,4 +300,49 @@ func TestCancelled(t *testing.T) {
 		}
 	}
 	must(t, rehearsed(t, vfs.OS(), dir).Close()) // the lock was given up
+}
+
+// TestFullFiles: the record that ends a full file is no entry, and a spare file no part
+// of the log, whatever is in it.
+func TestFullFiles(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "made")
+	wal := open(t, dir)
+	big := func(i uint64) []byte { return bytes.Repeat([]byte{byte(i)}, 100_000) }
+	for i := range uint64(25) { // ten fill a file
+		e := &raftpb.Entry{Index: new(i + 1), Term: new(uint64(1)), Data: big(i + 1)}
+		must(t, wal.Save(&raftpb.HardState{Term: new(uint64(1)), Vote: new(uint64(1))}, []*raftpb.Entry{e}, nil))
+	}
+	must(t, wal.CreateSnapshot(10, nil, nil))
+	for wal.Stats().SpareFiles == 0 { // the test's time limit ends it
+		time.Sleep(time.Millisecond)
+	}
+	crashed := contentOf(t, dir)
+	must(t, wal.Close())
+	for name, content := range map[string]map[string]string{"crashed": crashed, "closed": contentOf(t, dir)} {
+		t.Run(name, func(t *testing.T) {
+			if len(content) != 4 || content["00001.spare"] == "" {
+				t.Fatalf("there are %d files", len(content))
+			}
+			flip(content, "00001.spare", 100)
+			flip(content, "00002.wal", entryfile.DataStart+4*(32+100_000)+500) // entry 15
+			dir, backup := filepath.Join(t.TempDir(), "log"), filepath.Join(t.TempDir(), "backup")
+			put(t, dir, content)
+			p := rehearsed(t, vfs.OS(), dir)
+			defer p.Close()
+			if r := &p.Report; r.Before != (Range{11, 25, 14}) || r.After != (Range{11, 14, 4}) || slices.Contains(r.Changed, "00001.spare") {
+				t.Fatalf("%+v", r)
+			}
+			must(t, p.Execute(context.Background(), backup))
+			must(t, p.Close())
+			wal := open(t, dir)
+			defer wal.Close()
+			es, err := wal.Entries(11, 15, 1<<30)
+			must(t, err)
+			for k, e := range es {
+				if !bytes.Equal(e.Data, big(uint64(k+11))) {
+					t.Errorf("entry %d holds something else", e.GetIndex())
+				}
+			}
+		})
+	}
 }
