@@ -11,20 +11,20 @@ import (
 
 // Minimum figures of TestPowerCutEncrypted.
 const (
-	minEncryptedShort = 20_000
+	minEncryptedShort = 11_000
 	minEncryptedLong  = 3_000
 )
 
 // TestPowerCutEncrypted does the same with an encrypted log, on a smaller scale.
 func TestPowerCutEncrypted(t *testing.T) {
 	edit := func(o *mmapwal.Options) { o.Key = bytes.Repeat([]byte{7}, 32) }
-	limits := powercut.Limits{PerCut: 4, Torn: 2, Depth: 1 << 12, PerStep: 1, Workers: runtime.GOMAXPROCS(0)}
+	limits := powercut.Limits{PerCut: 24, Torn: 8, Depth: 1 << 10, PerStep: 1, Workers: runtime.GOMAXPROCS(0)}
 	histories := powercut.All(1)
 	if light() {
 		histories = powercut.Sample(1, 2, 1)
 	}
 	for n := 2; n <= 4 && !light(); n++ {
-		histories = append(histories, powercut.Sample(n, 5, number(t, "SEED", 1))...)
+		histories = append(histories, powercut.Sample(n, 20, number(t, "SEED", 1))...)
 	}
 	report, err := powercut.Short(&powercut.Config{Retain: 1, Edit: edit}, limits, histories)
 	if err != nil {
