@@ -22,11 +22,14 @@ type flags struct {
 	rounds    int
 	time      time.Duration
 	entries   int
+	grow      int
+	logs      int
 	only      []string
 	workloads []string
 	seed      uint64
 	smoke     bool
 	json, svg string
+	doc       string
 }
 
 func newCommand() *cobra.Command {
@@ -44,15 +47,18 @@ func newCommand() *cobra.Command {
 	}
 	fs := cmd.Flags()
 	fs.StringVar(&f.dir, "dir", ".", "directory on the disk to be measured")
-	fs.IntVar(&f.rounds, "rounds", 5, "rounds; each measures every contender")
-	fs.DurationVar(&f.time, "time", 500*time.Millisecond, "time for each measurement")
-	fs.IntVar(&f.entries, "entries", 200_000, "entries to which logs grow")
+	fs.IntVar(&f.rounds, "rounds", 3, "rounds; each measures every contender")
+	fs.DurationVar(&f.time, "time", 200*time.Millisecond, "time for each measurement; three times that if nothing is synced")
+	fs.IntVar(&f.entries, "entries", 200_000, "entries with which logs are opened again, and compacted")
+	fs.IntVar(&f.grow, "grow", 200_000, "entries to which logs grow")
+	fs.IntVar(&f.logs, "logs", 1000, "idle logs in one process")
 	fs.StringSliceVar(&f.only, "only", nil, "contenders to measure; the floor always is")
-	fs.StringSliceVar(&f.workloads, "workload", nil, "workloads to measure")
+	fs.StringSliceVar(&f.workloads, "workload", nil, "workloads and studies to measure")
 	fs.Uint64Var(&f.seed, "seed", 1, "seed of orders and contents")
 	fs.BoolVar(&f.smoke, "smoke", false, "everything once, and tiny: whether it works, not how fast")
 	fs.StringVar(&f.json, "json", "", "file to write the results to")
 	fs.StringVar(&f.svg, "svg", "", "directory to draw charts in")
+	fs.StringVar(&f.doc, "doc", "", "document to put the tables into, between lines such as <!-- ratios: begin --> and <!-- ratios: end -->")
 	return cmd
 }
 
@@ -64,10 +70,8 @@ func help() string {
 	for _, c := range contender.All() {
 		fmt.Fprintf(&b, "  %-18s %s\n", c.Name, c.About)
 	}
-	b.WriteString("\nWorkloads:\n")
-	for _, name := range workloadNames() {
-		fmt.Fprintf(&b, "  %s\n", name)
-	}
+	fmt.Fprintf(&b, "\nWorkloads:\n  %s\n", strings.Join(workloadNames(), "\n  "))
+	fmt.Fprintf(&b, "\nStudies, which have no floor:\n  %s\n", strings.Join(suite.Studies(), "\n  "))
 	return b.String()
 }
 
@@ -76,7 +80,7 @@ func workloadNames() []string {
 	for _, w := range suite.Workloads() {
 		names = append(names, w.Name)
 	}
-	return append(names, suite.Growth)
+	return names
 }
 
 // run measures, and shows what was found.
@@ -103,19 +107,24 @@ func (f *flags) show(out io.Writer, res *suite.Results) error {
 	if f.svg != "" {
 		err = errors.Join(err, report.Charts(f.svg, res))
 	}
+	if f.doc != "" {
+		err = errors.Join(err, report.Document(f.doc, res))
+	}
 	return err
 }
 
 // config checks the flags.
 func (f *flags) config() (*suite.Config, error) {
 	cfg := &suite.Config{
-		Dir: f.dir, Rounds: f.rounds, Time: f.time, Entries: f.entries, ReadEntries: 20_000, Seed: f.seed,
+		Dir: f.dir, Rounds: f.rounds, Time: f.time, Entries: f.entries, Grow: f.grow, ReadEntries: 20_000,
+		IdleLogs: f.logs, Seed: f.seed,
 	}
 	if f.smoke {
-		cfg.Rounds, cfg.Time, cfg.Entries, cfg.ReadEntries = 1, 5*time.Millisecond, 2_000, 500
+		cfg.Rounds, cfg.Time, cfg.Entries, cfg.ReadEntries = 1, 2*time.Millisecond, 2_000, 500
+		cfg.Grow, cfg.IdleLogs, cfg.FileBytes = 2_000, 5, 1<<20
 	}
-	if cfg.Rounds < 1 || cfg.Time <= 0 || cfg.Entries < 1 {
-		return nil, errors.New("--rounds, --time and --entries must be positive")
+	if cfg.Rounds < 1 || cfg.Time <= 0 || cfg.Entries < 1 || cfg.Grow < 1 || cfg.IdleLogs < 1 {
+		return nil, errors.New("--rounds, --time, --entries, --grow and --logs must be positive")
 	}
 	if _, err := os.Stat(f.dir); err != nil {
 		return nil, err
@@ -142,11 +151,11 @@ func (f *flags) chooseContenders(cfg *suite.Config) error {
 }
 
 func (f *flags) chooseWorkloads(cfg *suite.Config) error {
-	if err := known("workload", f.workloads, workloadNames()); err != nil {
+	if err := known("workload", f.workloads, append(workloadNames(), suite.Studies()...)); err != nil {
 		return err
 	}
 	cfg.Workloads = slices.DeleteFunc(suite.Workloads(), func(w suite.Workload) bool { return !chosen(f.workloads, w.Name) })
-	cfg.Growth = chosen(f.workloads, suite.Growth)
+	cfg.Studies = slices.DeleteFunc(suite.Studies(), func(name string) bool { return !chosen(f.workloads, name) })
 	return nil
 }
 

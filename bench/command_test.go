@@ -12,6 +12,11 @@ import (
 	"github.com/seed-2fef92ad/raftwal/bench/internal/suite"
 )
 
+func TestMain(m *testing.M) {
+	suite.Child()
+	os.Exit(m.Run())
+}
+
 // bench runs the command line.
 func bench(t *testing.T, args ...string) (out, errs string, err error) {
 	t.Helper()
@@ -35,7 +40,7 @@ func TestSmoke(t *testing.T) {
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
-	for _, name := range workloadNames() {
+	for _, name := range append(workloadNames(), suite.Studies()...) {
 		if !strings.Contains(errs, "round 1, "+name+": ") {
 			t.Errorf("the order of %s was not shown", name)
 		}
@@ -59,14 +64,19 @@ func checkJSON(t *testing.T, file string) {
 	if err := d.Decode(&res); err != nil {
 		t.Fatal(err)
 	}
-	contenders, readers := len(contender.All()), 0
-	for _, c := range contender.All() {
-		if !c.WriteOnly {
-			readers++
+	for _, w := range suite.Workloads() {
+		measured := map[string]bool{}
+		for _, r := range res.Results {
+			if r.Workload == w.Name {
+				measured[r.Contender] = true
+			}
+		}
+		if !measured[contender.Floor] || !measured[contender.Ours] || w.Saves() && !w.Ours && len(measured) != len(contender.All()) {
+			t.Errorf("%s was measured of %v", w.Name, measured)
 		}
 	}
-	if want := 9*contenders + 2*readers; len(res.Results) != want || len(res.Growth) != 4*(contenders-1) {
-		t.Errorf("%d results, want %d; %d of growth", len(res.Results), want, len(res.Growth))
+	if logs := len(contender.All()) - 1; len(res.Growth) != 4*logs || len(res.Reopens) != 2*logs || len(res.Compactions) != 6 || len(res.Idle) != 4 {
+		t.Errorf("%d of growth, %d reopens, %d compactions, %d of idle logs", len(res.Growth), len(res.Reopens), len(res.Compactions), len(res.Idle))
 	}
 	for _, r := range res.Results {
 		if r.NsPerCall.Median <= 0 || r.Ratio.Median <= 0 || r.Latency.P50Ns <= 0 || r.Latency.MaxNs < r.Latency.P999Ns || len(r.Latency.Curve) == 0 {
@@ -76,6 +86,11 @@ func checkJSON(t *testing.T, file string) {
 			t.Errorf("the floor is %v times itself", r.Ratio.Median)
 		}
 	}
+	for _, r := range res.Reopens {
+		if r.CleanNs.Median <= 0 || r.KilledNs.Median <= 0 {
+			t.Errorf("a figure is missing: %+v", r)
+		}
+	}
 	if m := res.Machine; (m.Device == "") == (m.DeviceError == "") {
 		t.Errorf("device %q, error %q", m.Device, m.DeviceError)
 	}
@@ -83,7 +98,7 @@ func checkJSON(t *testing.T, file string) {
 
 func checkCharts(t *testing.T, dir string) {
 	files, err := filepath.Glob(filepath.Join(dir, "*.svg"))
-	if err != nil || len(files) != 14 {
+	if err != nil || len(files) != 23 {
 		t.Errorf("%d charts, %v: %v", len(files), err, files)
 	}
 	for _, f := range files {

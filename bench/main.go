@@ -8,9 +8,12 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/seed-2fef92ad/raftwal/bench/internal/suite"
 )
 
 func main() {
+	suite.Child()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends it at once
 	if err := newCommand().ExecuteContext(ctx); err != nil {

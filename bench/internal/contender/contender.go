@@ -21,6 +21,11 @@ var errNoReads = errors.ErrUnsupported
 // Options say how a log is opened.
 type Options struct {
 	NoSync bool // what was appended need not be durable
+
+	// For logs that are Ours only.
+	Batch     bool  // a power cut may take 1,000 entries, or those of 10 ms
+	Reuse     bool  // as many dead files are kept to be used again as there are
+	FileBytes int64 // of records in a file; 0: the default
 }
 
 // Log is the open log of a contender. It is used by one goroutine at a time.
@@ -35,13 +40,34 @@ type Log interface {
 	Close() error
 }
 
+// Async is a Log that can save without waiting.
+type Async interface {
+	// AppendAsync is Append that returns before the entries are durable, and calls
+	// done when they are, in the order of the calls.
+	AppendAsync(es []*raftpb.Entry, done func(error))
+}
+
+// Terms is a Log that knows the terms of its entries.
+type Terms interface {
+	Term(i uint64) (uint64, error)
+}
+
+// Compacter is a Log that can drop its first entries.
+type Compacter interface {
+	// Compact drops the entries up to i.
+	Compact(i uint64) error
+}
+
 // Contender is a log that is measured.
 type Contender struct {
 	Name  string
 	About string
 
-	// WriteOnly: the log cannot read single entries.
-	WriteOnly bool
+	Ours      bool // a log of this repository: it is Async, and uses files again
+	WriteOnly bool // it cannot read single entries
+	Terms     bool // it is Terms
+	Compacts  bool // it is a Compacter
+
 	// Open opens the log in dir, or makes one there if dir is empty.
 	Open func(dir string, o Options) (Log, error)
 }

@@ -176,6 +176,39 @@ func TestFloorWraps(t *testing.T) {
 	}
 }
 
+// checkKind: a contender can do what it says.
+func checkKind(t *testing.T, c Contender) {
+	t.Helper()
+	l := open(t, c, t.TempDir(), Options{})
+	defer closeLog(t, l)
+	appendAll(t, l, entries(1, 100))
+	if a, ok := l.(Async); ok != c.Ours {
+		t.Errorf("%s: Ours is %t", c.Name, c.Ours)
+	} else if ok {
+		done := make(chan error)
+		a.AppendAsync(entries(100, 101), func(err error) { done <- err })
+		if err := <-done; err != nil {
+			t.Errorf("%s: AppendAsync: %v", c.Name, err)
+		}
+	}
+	if c.Terms {
+		if term, err := l.(Terms).Term(50); err != nil || c.Name != Floor && term != 1 {
+			t.Errorf("%s: entry 50 has term %d, %v", c.Name, term, err)
+		}
+	}
+	if k, ok := l.(Compacter); ok != c.Compacts {
+		t.Errorf("%s: Compacts is %t", c.Name, c.Compacts)
+	} else if ok {
+		if err := k.Compact(60); err != nil {
+			t.Errorf("%s: Compact: %v", c.Name, err)
+		}
+		if err := l.Read(60, 61, func([]byte) {}); err == nil && c.Ours {
+			t.Errorf("%s: entry 60 is still there", c.Name)
+		}
+		checkRange(t, c, l, 61, 100)
+	}
+}
+
 func TestNames(t *testing.T) {
 	seen := map[string]bool{}
 	for _, c := range All() {
@@ -183,6 +216,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("%+v has no name, no description or another's name", c)
 		}
 		seen[c.Name] = true
+		checkKind(t, c)
 	}
 	if !seen[Floor] || !seen[Ours] {
 		t.Error("the floor or this log is missing")

@@ -26,6 +26,7 @@ func etcdInMemory() Contender {
 	return Contender{
 		Name:  "etcd-wal+memory",
 		About: "etcd's wal, and raft's MemoryStorage to read from",
+		Terms: true,
 		Open: func(dir string, o Options) (Log, error) {
 			return openEtcd(dir, o, raft.NewMemoryStorage())
 		},
@@ -97,6 +98,14 @@ func (l *etcdLog) Read(lo, hi uint64, visit func(data []byte)) error {
 		visit(e.GetData())
 	}
 	return err
+}
+
+// Term implements Terms.
+func (l *etcdLog) Term(i uint64) (uint64, error) {
+	if l.memory == nil {
+		return 0, errNoReads
+	}
+	return l.memory.Term(i)
 }
 
 // Close implements Log.

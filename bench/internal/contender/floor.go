@@ -1,6 +1,7 @@
 package contender
 
 import (
+	"encoding/binary"
 	"fmt"
 	"hash/crc32"
 	"os"
@@ -21,7 +22,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 func floor() Contender {
 	return Contender{
 		Name:  Floor,
-		About: "pwrite and fdatasync of the same bytes, in place; not synced: a copy and a CRC in memory; reads: one copy",
+		About: "pwrite and fdatasync of the same bytes, in place; not synced, and reads: a copy and a CRC in memory",
+		Terms: true,
 		Open:  openFloor,
 	}
 }
@@ -108,10 +110,16 @@ func (f *floorLog) Read(lo, hi uint64, visit func(data []byte)) error {
 	}
 	start := f.start(lo)
 	f.out = append(f.out[:0], f.buf[start:f.start(hi)]...)
+	f.sum = crc32.Update(f.sum, castagnoli, f.out)
 	for i := lo; i < hi; i++ {
 		visit(f.out[f.start(i)-start : f.start(i+1)-start])
 	}
 	return nil
+}
+
+// Term implements Terms, with eight bytes from where the entry is.
+func (f *floorLog) Term(i uint64) (uint64, error) {
+	return binary.LittleEndian.Uint64(f.buf[f.start(i):]), nil
 }
 
 // start returns where entry i begins in buf.

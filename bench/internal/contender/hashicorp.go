@@ -37,5 +37,14 @@ func (l *hashicorpLog) Read(lo, hi uint64, visit func(data []byte)) error {
 	return nil
 }
 
+// Compact implements Compacter.
+func (l *hashicorpLog) Compact(i uint64) error {
+	first, err := l.FirstIndex()
+	if err != nil {
+		return err
+	}
+	return l.DeleteRange(first, i)
+}
+
 // Close implements Log.
 func (l *hashicorpLog) Close() error { return l.close() }

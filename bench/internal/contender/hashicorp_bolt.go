@@ -8,7 +8,7 @@ import (
 
 // hashicorpBolt is HashiCorp's log in a B+ tree.
 func hashicorpBolt() Contender {
-	return Contender{Name: "raft-boltdb", About: "hashicorp/raft-boltdb/v2", Open: openBolt}
+	return Contender{Name: "raft-boltdb", About: "hashicorp/raft-boltdb/v2", Compacts: true, Open: openBolt}
 }
 
 func openBolt(dir string, o Options) (Log, error) {

@@ -13,7 +13,7 @@ import (
 
 // hashicorpWAL is HashiCorp's log in files of its own.
 func hashicorpWAL() Contender {
-	return Contender{Name: "hashicorp-wal", About: "hashicorp/raft-wal", Open: openHashicorpWAL}
+	return Contender{Name: "hashicorp-wal", About: "hashicorp/raft-wal", Compacts: true, Open: openHashicorpWAL}
 }
 
 func openHashicorpWAL(dir string, o Options) (Log, error) {

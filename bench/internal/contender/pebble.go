@@ -12,7 +12,7 @@ import (
 // pebbleLog keeps entries as CockroachDB does, in an LSM tree: a synced write is
 // one of its write-ahead log.
 func pebbleLog() Contender {
-	return Contender{Name: "pebble", About: "cockroachdb/pebble, a key for each entry, memtables of 64 MB", Open: openPebble}
+	return Contender{Name: "pebble", About: "cockroachdb/pebble, a key for each entry, memtables of 64 MB", Compacts: true, Open: openPebble}
 }
 
 type pebbleStore struct {
@@ -67,6 +67,11 @@ func (p *pebbleStore) Read(lo, hi uint64, visit func(data []byte)) error {
 		err = fmt.Errorf("pebble: entries [%d, %d): found those below %d", lo, hi, next)
 	}
 	return errors.Join(err, it.Error(), it.Close())
+}
+
+// Compact implements Compacter.
+func (p *pebbleStore) Compact(i uint64) error {
+	return p.db.DeleteRange(pebbleKey(0), pebbleKey(i+1), p.write)
 }
 
 // Close implements Log.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"math"
+	"time"
 
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
 	"go.etcd.io/raft/v3/raftpb"
@@ -14,7 +15,8 @@ func raftwal() Contender {
 	return Contender{
 		Name:  Ours,
 		About: "this repository's log",
-		Open:  func(dir string, o Options) (Log, error) { return openRaftwal(dir, o, nil) },
+		Ours:  true, Terms: true, Compacts: true,
+		Open: func(dir string, o Options) (Log, error) { return openRaftwal(dir, o, nil) },
 	}
 }
 
@@ -24,16 +26,23 @@ func encrypted() Contender {
 	return Contender{
 		Name:  "raftwal-encrypted",
 		About: "this repository's log, encrypted with AES-256-GCM",
-		Open:  func(dir string, o Options) (Log, error) { return openRaftwal(dir, o, key) },
+		Ours:  true, Terms: true, Compacts: true,
+		Open: func(dir string, o Options) (Log, error) { return openRaftwal(dir, o, key) },
 	}
 }
 
 type raftwalLog struct{ *mmapwal.DiskStorage }
 
 func openRaftwal(dir string, o Options, key []byte) (Log, error) {
-	opts := mmapwal.Options{Key: key, Logger: slog.New(slog.DiscardHandler)}
-	if o.NoSync {
+	opts := mmapwal.Options{Key: key, FileDataSize: o.FileBytes, Logger: slog.New(slog.DiscardHandler)}
+	switch {
+	case o.NoSync:
 		opts.Sync = mmapwal.NoSync
+	case o.Batch:
+		opts.Sync = mmapwal.BatchSync(1000, 10*time.Millisecond)
+	}
+	if o.Reuse {
+		opts.SpareFiles = 16
 	}
 	d, err := mmapwal.Open(dir, &opts)
 	if err != nil {
@@ -44,6 +53,15 @@ func openRaftwal(dir string, o Options, key []byte) (Log, error) {
 
 // Append implements Log.
 func (l raftwalLog) Append(es []*raftpb.Entry) error { return l.Save(nil, es, nil) }
+
+// AppendAsync implements Async.
+func (l raftwalLog) AppendAsync(es []*raftpb.Entry, done func(error)) {
+	l.SaveAsync(nil, es, nil, done)
+}
+
+// Compact implements Compacter, with an empty snapshot, as it has to be one that
+// covers what is dropped.
+func (l raftwalLog) Compact(i uint64) error { return l.CreateSnapshot(i, nil, nil) }
 
 // Read implements Log.
 func (l raftwalLog) Read(lo, hi uint64, visit func(data []byte)) error {

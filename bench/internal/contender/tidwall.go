@@ -9,7 +9,7 @@ import (
 
 // tidwall is tidwall's log.
 func tidwall() Contender {
-	return Contender{Name: "tidwall-wal", About: "tidwall/wal", Open: openTidwall}
+	return Contender{Name: "tidwall-wal", About: "tidwall/wal", Compacts: true, Open: openTidwall}
 }
 
 type tidwallLog struct {
@@ -52,3 +52,6 @@ func (l *tidwallLog) Read(lo, hi uint64, visit func(data []byte)) error {
 	}
 	return nil
 }
+
+// Compact implements Compacter.
+func (l *tidwallLog) Compact(i uint64) error { return l.TruncateFront(i + 1) }

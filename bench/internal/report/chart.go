@@ -1,7 +1,6 @@
 package report
 
 import (
-	"cmp"
 	"fmt"
 	"math"
 	"os"
@@ -21,6 +20,9 @@ const (
 	chartHeight = 11 * vg.Centimeter
 )
 
+// reusedLine is the name of the line of our log that writes to files used before.
+const reusedLine = contender.Ours + ", reused files"
+
 // chart is a file with a line for each contender. Both axes are logarithmic.
 type chart struct {
 	file, title, x, y string
@@ -33,8 +35,8 @@ func Charts(dir string, res *suite.Results) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	charts := append(latencyCharts(res), throughputChart(res))
-	for _, c := range append(charts, growthCharts(res)...) {
+	charts := slices.Concat(latencyCharts(res), throughputCharts(res), []*chart{inFlightChart(res)}, growthCharts(res), reopenCharts(res))
+	for _, c := range charts {
 		if err := c.save(dir); err != nil {
 			return fmt.Errorf("%s: %w", c.file, err)
 		}
@@ -56,8 +58,12 @@ func (c *chart) save(dir string) error {
 	}
 	p.Legend.Top, p.Legend.Left = true, true
 	p.Add(plotter.NewGrid())
-	for k, known := range contender.All() {
-		if err := c.draw(p, k, known.Name); err != nil {
+	names := []string{reusedLine}
+	for _, known := range contender.All() {
+		names = append(names, known.Name)
+	}
+	for k, name := range names {
+		if err := c.draw(p, k, name); err != nil {
 			return err
 		}
 	}
@@ -110,11 +116,11 @@ func (c *chart) add(name string, x, y float64) {
 	c.lines[name] = append(c.lines[name], plotter.XY{X: x, Y: y})
 }
 
-// latencyCharts are the percentiles of every workload that saves.
+// latencyCharts are the percentiles of workloads that save.
 func latencyCharts(res *suite.Results) []*chart {
 	var charts []*chart
 	for _, w := range res.Workloads {
-		if w.Reads {
+		if !w.Curve {
 			continue
 		}
 		c := &chart{
@@ -144,23 +150,59 @@ func percentiles() []plot.Tick {
 	return ticks
 }
 
-// throughputChart shows what synced saves of different sizes achieve.
-func throughputChart(res *suite.Results) *chart {
-	c := &chart{file: "throughput", title: "Throughput of synced saves", x: "bytes in a Save", y: "MB/s"}
+// throughputCharts show what synced saves of different sizes achieve, a chart for each
+// number of entries.
+func throughputCharts(res *suite.Results) []*chart {
+	var charts []*chart
+	of := map[int]*chart{}
 	for _, w := range res.Workloads {
-		if w.Reads || w.NoSync {
+		if !w.Synced() {
 			continue
 		}
+		c := of[w.Entries]
+		if c == nil {
+			c = &chart{
+				file: fmt.Sprintf("throughput-%d", w.Entries), title: fmt.Sprintf("Throughput of synced saves of %d entries", w.Entries),
+				x: "bytes in an entry", y: "MB/s",
+			}
+			of[w.Entries] = c
+			charts = append(charts, c)
+		}
 		for _, r := range res.Results {
-			if r.Workload == w.Name {
-				c.add(r.Contender, float64(w.Bytes()), r.MBPerSecond)
+			switch {
+			case r.Workload != w.Name:
+			case !w.Reused:
+				c.add(r.Contender, float64(w.Size), r.MBPerSecond)
+			case r.Contender == contender.Ours:
+				c.add(reusedLine, float64(w.Size), r.MBPerSecond)
 			}
 		}
 	}
-	for _, points := range c.lines {
-		slices.SortFunc(points, func(a, b plotter.XY) int { return cmp.Compare(a.X, b.X) })
+	return charts
+}
+
+// inFlightChart shows what it brings not to wait for each save.
+func inFlightChart(res *suite.Results) *chart {
+	c := &chart{file: "inflight", title: "Saves of an entry of 128 bytes, by how many are under way", x: "in flight", y: "entries a second"}
+	for _, w := range res.Workloads {
+		for _, r := range res.Results {
+			if w.InFlight > 0 && r.Workload == w.Name {
+				c.add(r.Contender, float64(w.InFlight), r.PerSecond)
+			}
+		}
 	}
 	return c
+}
+
+// reopenCharts show how long it takes to open a log.
+func reopenCharts(res *suite.Results) []*chart {
+	clean := &chart{file: "reopen-clean", title: "Opening a log after Close", x: "entries", y: "milliseconds"}
+	killed := &chart{file: "reopen-killed", title: "Opening a log after SIGKILL", x: "entries", y: "milliseconds"}
+	for _, r := range res.Reopens {
+		clean.add(r.Contender, float64(r.Entries), r.CleanNs.Median/1e6)
+		killed.add(r.Contender, float64(r.Entries), r.KilledNs.Median/1e6)
+	}
+	return []*chart{clean, killed}
 }
 
 // growthCharts show what grows as the log does.
@@ -168,6 +210,7 @@ func growthCharts(res *suite.Results) []*chart {
 	open := &chart{file: "growth-open", title: "Opening a log", x: "entries", y: "milliseconds"}
 	appended := &chart{file: "growth-append", title: "Appending, not synced, 256 entries of 128 bytes at a time", x: "entries", y: "nanoseconds an entry"}
 	read := &chart{file: "growth-read", title: "Reading an entry at random", x: "entries", y: "microseconds"}
+	term := &chart{file: "growth-term", title: "Looking up a term at random", x: "entries", y: "nanoseconds"}
 	heap := &chart{file: "growth-heap", title: "Go heap of an open log", x: "entries", y: "MB"}
 	for _, g := range res.Growth {
 		x := float64(g.Entries)
@@ -177,6 +220,9 @@ func growthCharts(res *suite.Results) []*chart {
 		if g.ReadNs != nil {
 			read.add(g.Contender, x, g.ReadNs.Median/1e3)
 		}
+		if g.TermNs != nil {
+			term.add(g.Contender, x, g.TermNs.Median)
+		}
 	}
-	return []*chart{open, appended, read, heap}
+	return []*chart{open, appended, read, term, heap}
 }

@@ -6,11 +6,13 @@ import (
 	"time"
 
 	"github.com/seed-2fef92ad/raftwal/bench/internal/contender"
+	"github.com/seed-2fef92ad/raftwal/bench/internal/stats"
 )
 
 const (
 	growthSize  = 128  // bytes of data in an entry
 	growthReads = 1000 // of one entry, at random
+	growthTerms = 10_000
 )
 
 // grown is what was found when a log had so many entries.
@@ -19,6 +21,7 @@ type grown struct {
 	openNs       float64
 	appendNs     float64 // of an entry, since the point before
 	readNs       float64 // of an entry at random; 0 if the log cannot
+	termNs       float64 // of a term at random; likewise
 	heapPerEntry float64 // more than with the empty log
 }
 
@@ -34,15 +37,15 @@ func growthPoints(entries int) []int {
 }
 
 // grow fills a new log, not synced, and looks at it at every point.
-func (r *runner) grow(c contender.Contender, dir string) ([]grown, error) {
+func (r *runner) grow(c contender.Contender, dir string) error {
 	r.source.restart()
 	l, err := c.Open(dir, contender.Options{NoSync: true})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	empty := heap()
 	var all []grown
-	for _, n := range growthPoints(r.cfg.Entries) {
+	for _, n := range growthPoints(r.cfg.Grow) {
 		g := grown{entries: n}
 		if l, err = r.growTo(&g, c, l, dir, empty); err != nil {
 			break
@@ -52,7 +55,8 @@ func (r *runner) grow(c contender.Contender, dir string) ([]grown, error) {
 	if l != nil {
 		err = errors.Join(err, l.Close())
 	}
-	return all, err
+	r.growths[c.Name] = append(r.growths[c.Name], all)
+	return err
 }
 
 // growTo lets l grow, and opens it anew. It returns the log that is open; nil if
@@ -78,6 +82,9 @@ func (r *runner) growTo(g *grown, c contender.Contender, l contender.Log, dir st
 	if !c.WriteOnly {
 		g.readNs, err = r.readAtRandom(l, g.entries)
 	}
+	if t, ok := l.(contender.Terms); ok && err == nil && c.Terms {
+		g.termNs, err = r.termAtRandom(t, g.entries)
+	}
 	return l, err
 }
 
@@ -93,11 +100,53 @@ func (r *runner) readAtRandom(l contender.Log, entries int) (float64, error) {
 	return float64(time.Since(started)) / growthReads, nil
 }
 
-// heap returns how many bytes of the heap are in use.
-func heap() uint64 {
-	runtime.GC()
-	runtime.GC() // what finalizers have let go
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
+// termAtRandom returns the time that it takes to look up the term of an entry.
+func (r *runner) termAtRandom(l contender.Terms, entries int) (float64, error) {
+	indexes := make([]uint64, growthTerms)
+	for k := range indexes {
+		indexes[k] = r.rng.Uint64N(uint64(entries)) + 1
+	}
+	started := time.Now()
+	for _, i := range indexes {
+		if _, err := l.Term(i); err != nil {
+			return 0, err
+		}
+	}
+	return float64(time.Since(started)) / growthTerms, nil
+}
+
+// GrowthResult is how a contender did when its log had so many entries.
+type GrowthResult struct {
+	Contender           string         `json:"contender"`
+	Entries             int            `json:"entries"`
+	OpenNs              stats.Summary  `json:"open_ns"`
+	AppendNsPerEntry    stats.Summary  `json:"append_ns_per_entry"`
+	ReadNs              *stats.Summary `json:"read_ns,omitempty"`
+	TermNs              *stats.Summary `json:"term_ns,omitempty"`
+	HeapBytesPerMillion float64        `json:"heap_bytes_per_million_entries"`
+}
+
+func (r *runner) growthResults(c contender.Contender) []GrowthResult {
+	var all []GrowthResult
+	rounds := r.growths[c.Name]
+	if len(rounds) == 0 {
+		return nil
+	}
+	for k, n := range growthPoints(r.cfg.Grow) {
+		found := at(rounds, k)
+		g := GrowthResult{
+			Contender: c.Name, Entries: n,
+			OpenNs:              summarize(found, func(g grown) float64 { return g.openNs }),
+			AppendNsPerEntry:    summarize(found, func(g grown) float64 { return g.appendNs }),
+			HeapBytesPerMillion: summarize(found, func(g grown) float64 { return g.heapPerEntry }).Median * 1e6,
+		}
+		if !c.WriteOnly {
+			g.ReadNs = new(summarize(found, func(g grown) float64 { return g.readNs }))
+		}
+		if c.Terms {
+			g.TermNs = new(summarize(found, func(g grown) float64 { return g.termNs }))
+		}
+		all = append(all, g)
+	}
+	return all
 }

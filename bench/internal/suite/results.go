@@ -11,13 +11,17 @@ import (
 
 // Results are the figures of a run.
 type Results struct {
-	Machine   Machine        `json:"machine"`
-	Seed      uint64         `json:"seed"`
-	Rounds    int            `json:"rounds"`
-	TimeMs    float64        `json:"time_ms"` // of one measurement
-	Workloads []Workload     `json:"workloads"`
-	Results   []Result       `json:"results"`
-	Growth    []GrowthResult `json:"growth"`
+	Machine   Machine    `json:"machine"`
+	Seed      uint64     `json:"seed"`
+	Rounds    int        `json:"rounds"`
+	TimeMs    float64    `json:"time_ms"` // of one measurement
+	Workloads []Workload `json:"workloads"`
+	Results   []Result   `json:"results"`
+
+	Growth      []GrowthResult     `json:"growth,omitempty"`
+	Reopens     []ReopenResult     `json:"reopens,omitempty"`
+	Compactions []CompactionResult `json:"compactions,omitempty"`
+	Idle        []IdleResult       `json:"idle,omitempty"`
 }
 
 // Result is how a contender did a workload.
@@ -27,6 +31,7 @@ type Result struct {
 	NsPerCall   stats.Summary `json:"ns_per_call"`
 	Ratio       stats.Summary `json:"ratio_to_floor"`
 	MBPerSecond float64       `json:"mb_per_second"`
+	PerSecond   float64       `json:"entries_per_second"`
 	Latency     Latency       `json:"latency"`
 	Device      *PerCall      `json:"device_per_call,omitempty"` // of synced saves, if it can be found
 }
@@ -54,16 +59,6 @@ type PerCall struct {
 	Flushes float64 `json:"flushes"`
 }
 
-// GrowthResult is how a contender did when its log had so many entries.
-type GrowthResult struct {
-	Contender           string         `json:"contender"`
-	Entries             int            `json:"entries"`
-	OpenNs              stats.Summary  `json:"open_ns"`
-	AppendNsPerEntry    stats.Summary  `json:"append_ns_per_entry"`
-	ReadNs              *stats.Summary `json:"read_ns,omitempty"`
-	HeapBytesPerMillion float64        `json:"heap_bytes_per_million_entries"`
-}
-
 func (r *runner) results(m Machine) *Results {
 	res := &Results{
 		Machine: m, Seed: r.cfg.Seed, Rounds: r.cfg.Rounds,
@@ -74,10 +69,11 @@ func (r *runner) results(m Machine) *Results {
 			res.Results = append(res.Results, r.result(w, c.Name))
 		}
 	}
-	if r.cfg.Growth {
-		for _, c := range r.cfg.growing() {
-			res.Growth = append(res.Growth, r.growthResults(c)...)
-		}
+	for _, c := range r.cfg.Contenders {
+		res.Growth = append(res.Growth, r.growthResults(c)...)
+		res.Reopens = append(res.Reopens, r.reopenResults(c)...)
+		res.Compactions = append(res.Compactions, r.compactionResults(c)...)
+		res.Idle = append(res.Idle, r.idleResults(c)...)
 	}
 	return res
 }
@@ -90,6 +86,7 @@ func (r *runner) result(w Workload, name string) Result {
 		Workload: w.Name, Contender: name, NsPerCall: ns,
 		Ratio:       stats.Summarize(stats.Ratios(times, nsPerCall(r.samples[[2]string{w.Name, contender.Floor}]))),
 		MBPerSecond: float64(w.Bytes()) / ns.Median * 1e3,
+		PerSecond:   float64(w.Entries) / ns.Median * 1e9,
 		Latency:     latency(samples),
 	}
 	if r.device != nil && !w.NoSync {
@@ -142,26 +139,20 @@ func perCall(samples []*sample) *PerCall {
 	}
 }
 
-func (r *runner) growthResults(c contender.Contender) []GrowthResult {
-	var all []GrowthResult
-	for k, n := range growthPoints(r.cfg.Entries) {
-		summary := func(value func(grown) float64) stats.Summary {
-			var values []float64
-			for _, round := range r.growths[c.Name] {
-				values = append(values, value(round[k]))
-			}
-			return stats.Summarize(values)
-		}
-		g := GrowthResult{
-			Contender: c.Name, Entries: n,
-			OpenNs:              summary(func(g grown) float64 { return g.openNs }),
-			AppendNsPerEntry:    summary(func(g grown) float64 { return g.appendNs }),
-			HeapBytesPerMillion: summary(func(g grown) float64 { return g.heapPerEntry }).Median * 1e6,
-		}
-		if !c.WriteOnly {
-			g.ReadNs = new(summary(func(g grown) float64 { return g.readNs }))
-		}
-		all = append(all, g)
+// summarize condenses one figure of what each round found.
+func summarize[T any](rounds []T, value func(T) float64) stats.Summary {
+	values := make([]float64, len(rounds))
+	for k, round := range rounds {
+		values[k] = value(round)
+	}
+	return stats.Summarize(values)
+}
+
+// at returns the k-th of what each round found.
+func at[T any](rounds [][]T, k int) []T {
+	var all []T
+	for _, round := range rounds {
+		all = append(all, round[k])
 	}
 	return all
 }

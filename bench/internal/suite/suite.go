@@ -25,13 +25,16 @@ type Config struct {
 	Dir         string        // where logs are made
 	Rounds      int           // each measures every contender once
 	Time        time.Duration // of one measurement
-	Entries     int           // to which logs grow
-	ReadEntries int           // in a log that is read
+	Entries     int           // with which logs are opened again, and compacted
+	Grow        int           // entries to which logs grow
+	ReadEntries int           // of 1 KB, in a log that is read
+	IdleLogs    int           // that one process has open
+	FileBytes   int64         // of records in a file of our log; 0: the default
 	Seed        uint64        // of orders and contents
 
 	Contenders []contender.Contender
 	Workloads  []Workload
-	Growth     bool
+	Studies    []string // names of those to be done
 
 	Log      io.Writer      // is told the order of each round
 	Progress func(done int) // is told how many measurements are done
@@ -43,20 +46,15 @@ func (c *Config) Steps() int {
 	for _, w := range c.Workloads {
 		n += len(c.running(w))
 	}
-	if c.Growth {
-		n += len(c.growing())
+	for _, s := range c.studies() {
+		n += len(c.studied(s))
 	}
 	return n * c.Rounds
 }
 
 // running returns the contenders that can do w.
 func (c *Config) running(w Workload) []contender.Contender {
-	return slices.DeleteFunc(slices.Clone(c.Contenders), func(x contender.Contender) bool { return w.Reads && x.WriteOnly })
-}
-
-// growing returns the contenders that keep what they store.
-func (c *Config) growing() []contender.Contender {
-	return slices.DeleteFunc(slices.Clone(c.Contenders), func(x contender.Contender) bool { return x.Name == contender.Floor })
+	return slices.DeleteFunc(slices.Clone(c.Contenders), func(x contender.Contender) bool { return !w.suits(x) })
 }
 
 // runner is a run under way.
@@ -69,7 +67,21 @@ type runner struct {
 	done   int
 
 	samples map[[2]string][]*sample // of workload and contender, one of each round
-	growths map[string][][]grown    // of a contender, one of each round
+
+	// What studies found, of a contender, one of each round.
+	growths     map[string][][]grown
+	reopens     map[string][][]reopened
+	compactions map[string][]compacted
+	idles       map[string][][]idled
+}
+
+func newRunner(cfg *Config, dir string) *runner {
+	rng := rand.New(rand.NewPCG(cfg.Seed, 0))
+	return &runner{
+		cfg: cfg, dir: dir, rng: rng, source: newSource(rng),
+		samples: map[[2]string][]*sample{}, growths: map[string][][]grown{}, reopens: map[string][][]reopened{},
+		compactions: map[string][]compacted{}, idles: map[string][][]idled{},
+	}
 }
 
 // Run measures everything. What it made in cfg.Dir is removed when it returns.
@@ -79,11 +91,7 @@ func Run(ctx context.Context, cfg *Config) (_ *Results, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	rng := rand.New(rand.NewPCG(cfg.Seed, 0))
-	r := &runner{
-		cfg: cfg, dir: dir, rng: rng, source: newSource(rng),
-		samples: map[[2]string][]*sample{}, growths: map[string][][]grown{},
-	}
+	r := newRunner(cfg, dir)
 	machine, err := r.inspect()
 	if err != nil {
 		return nil, err
@@ -111,7 +119,7 @@ func (r *runner) inspect() (Machine, error) {
 	return m, err
 }
 
-// round measures every workload with every contender once.
+// round does every workload and every study with every contender once.
 func (r *runner) round(ctx context.Context, round int) error {
 	for _, w := range r.cfg.Workloads {
 		err := r.inRandomOrder(ctx, round, w.Name, r.cfg.running(w), func(c contender.Contender, dir string) error {
@@ -124,14 +132,15 @@ func (r *runner) round(ctx context.Context, round int) error {
 			return err
 		}
 	}
-	if !r.cfg.Growth {
-		return nil
+	for _, s := range r.cfg.studies() {
+		err := r.inRandomOrder(ctx, round, s.name, r.cfg.studied(s), func(c contender.Contender, dir string) error {
+			return s.measure(r, c, dir)
+		})
+		if err != nil {
+			return err
+		}
 	}
-	return r.inRandomOrder(ctx, round, Growth, r.cfg.growing(), func(c contender.Contender, dir string) error {
-		g, err := r.grow(c, dir)
-		r.growths[c.Name] = append(r.growths[c.Name], g)
-		return err
-	})
+	return nil
 }
 
 // inRandomOrder calls measure for every contender, each with an empty directory
@@ -184,16 +193,39 @@ func syncFileSystem(dir string) error {
 }
 
 // measure opens a log of c and measures w.
-func (r *runner) measure(w Workload, c contender.Contender, dir string) (*sample, error) {
+func (r *runner) measure(w Workload, c contender.Contender, dir string) (s *sample, err error) {
 	r.source.restart()
-	l, err := c.Open(dir, contender.Options{NoSync: w.NoSync})
+	o := contender.Options{NoSync: w.NoSync, Batch: w.Batch, Reuse: w.Reused, FileBytes: r.cfg.FileBytes}
+	l, err := c.Open(dir, o)
 	if err != nil {
 		return nil, err
 	}
 	measure := r.measureSaves
-	if w.Reads {
+	if !w.Saves() {
 		measure = r.measureReads
+		l, err = r.filled(w, c, l, func() (contender.Log, error) { return c.Open(dir, o) })
 	}
-	s, err := measure(w, l)
-	return s, errors.Join(err, l.Close())
+	if err == nil {
+		s, err = measure(w, l)
+	}
+	if l != nil {
+		err = errors.Join(err, l.Close())
+	}
+	return s, err
+}
+
+// filled fills l and opens it anew, unless the newest entries are to be read: no log
+// has an entry in memory then because it was saved just now. It returns the log that
+// is open; nil if none is.
+func (r *runner) filled(w Workload, c contender.Contender, l contender.Log, reopen func() (contender.Log, error)) (contender.Log, error) {
+	if _, err := r.fill(l, r.readEntries(w), w.Size); err != nil {
+		return l, err
+	}
+	if w.Recent || c.Name == contender.Floor {
+		return l, nil
+	}
+	if err := l.Close(); err != nil {
+		return nil, err
+	}
+	return reopen()
 }
