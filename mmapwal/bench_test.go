@@ -14,7 +14,7 @@ import (
 
 func benchLog(b *testing.B, sync mmapwal.SyncPolicy, key ...byte) *mmapwal.DiskStorage {
 	b.Helper()
-	d, err := mmapwal.Open(b.TempDir(), &mmapwal.Options{Sync: sync, Key: key, Logger: slog.New(slog.DiscardHandler)})
+	d, err := mmapwal.Open(b.TempDir(), &mmapwal.Options{Sync: sync, Key: key, Logger: slog.New(slog.DiscardHandler), CacheSize: -1})
 	if err != nil {
 		b.Fatal(err)
 	}

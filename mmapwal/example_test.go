@@ -136,3 +136,35 @@ func ExampleDiskStorage_CreateSnapshot() {
 	fmt.Println(first, last)
 	// Output: 71 100
 }
+
+// Saves that need not be waited for one by one: each done function is called when its
+// Save is on the disk, in their order; many of them share one sync.
+func ExampleDiskStorage_SaveAsync() {
+	dir, remove := temporaryDir()
+	defer remove()
+	wal, err := mmapwal.Init(dir)
+	if err != nil {
+		log.Fatal(err)
+	}
+	durable := make(chan uint64)
+	for index := uint64(1); index <= 3; index++ {
+		term := uint64(1)
+		entry := &raftpb.Entry{Index: &index, Term: &term, Data: []byte("set x = 1")}
+		wal.SaveAsync(nil, []*raftpb.Entry{entry}, nil, func(err error) {
+			if err != nil {
+				log.Fatal(err) // not durable: nothing may be sent
+			}
+			durable <- index
+		})
+	}
+	for range 3 {
+		fmt.Println("durable:", <-durable)
+	}
+	if err := wal.Close(); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// durable: 1
+	// durable: 2
+	// durable: 3
+}

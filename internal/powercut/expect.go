@@ -14,9 +14,22 @@ import (
 type noted struct {
 	hard       [3]uint64
 	checkpoint uint64
+	entries    *oracle.Model // those that the commit index is about
 }
 
-func notedOf(m *oracle.Model) noted { return noted{m.Hard, m.Checkpoint} }
+func notedOf(m *oracle.Model) noted { return noted{m.Hard, m.Checkpoint, m} }
+
+// commits reports whether m has the entries that the commit index is about, as far as
+// it reaches: of others it must not say that they are committed.
+func (n noted) commits(m *oracle.Model) bool {
+	from := max(m.Base[0], n.entries.Base[0])
+	for i := from + 1; i <= min(n.hard[2], m.Last(), n.entries.Last()); i++ {
+		if m.Term(i) != n.entries.Term(i) {
+			return false
+		}
+	}
+	return true
+}
 
 // expectation is what a power cut may leave: one of the models, with the hard
 // state and the checkpoint of one of those noted.
@@ -44,7 +57,7 @@ func (e expectation) begun(op *oracle.Op, outcomes []*oracle.Model) expectation 
 	}
 	if op.Checkpoint > 0 { // beside a commit index that waits for its entries
 		for _, n := range e.noted {
-			add(noted{n.hard, op.Checkpoint})
+			add(noted{n.hard, op.Checkpoint, n.entries})
 		}
 	}
 	add(notedOf(outcomes[len(outcomes)-1]))
@@ -90,7 +103,9 @@ func (e expectation) sum() uint64 {
 	for _, m := range e.models {
 		fmt.Fprintln(h, m.Brief(), m.Retain)
 	}
-	fmt.Fprintln(h, e.noted)
+	for _, n := range e.noted {
+		fmt.Fprintln(h, n.hard, n.checkpoint, n.entries.Brief())
+	}
 	return h.Sum64()
 }
 
@@ -99,19 +114,21 @@ func (e expectation) String() string {
 	for _, m := range e.models {
 		fmt.Fprintln(&out, m.Brief())
 	}
-	fmt.Fprintf(&out, "with one of %v", e.noted)
+	for _, n := range e.noted {
+		fmt.Fprintf(&out, "with hard state %v and checkpoint %d\n", n.hard, n.checkpoint)
+	}
 	return out.String()
 }
 
 // match compares a log with what may be there, and returns the model that it
 // holds.
-func (e expectation) match(d *mmapwal.DiskStorage) (*oracle.Model, error) {
+func (e expectation) match(d *mmapwal.DiskStorage, noSync bool) (*oracle.Model, error) {
 	got, err := oracle.Read(d)
 	if err != nil {
 		return nil, fmt.Errorf("read: %w", err)
 	}
 	for _, m := range slices.Backward(e.models) {
-		if !m.SameEntries(got) || !e.fits(m, notedOf(got)) {
+		if !m.SameEntries(got) || !e.fits(m, got, noSync) {
 			continue
 		}
 		want := m.Clone()
@@ -126,12 +143,14 @@ func (e expectation) match(d *mmapwal.DiskStorage) (*oracle.Model, error) {
 	return nil, fmt.Errorf("the log is\n%s\nwant one of\n%v", got.Brief(), e)
 }
 
-// fits reports whether got was noted, with its commit index put inside the log.
-func (e expectation) fits(m *oracle.Model, got noted) bool {
+// fits reports whether the hard state and checkpoint of got were noted, with the commit
+// index put inside the log; and, but for NoSync, whether m has what that commits.
+func (e expectation) fits(m, got *oracle.Model, noSync bool) bool {
 	return slices.ContainsFunc(e.noted, func(n noted) bool {
-		if n.hard[0] > 0 {
-			n.hard[2] = min(max(n.hard[2], m.Snap[0]), m.Last())
+		hard := n.hard
+		if hard[0] > 0 {
+			hard[2] = min(max(hard[2], m.Snap[0]), m.Last())
 		}
-		return n == got
+		return hard == got.Hard && n.checkpoint == got.Checkpoint && (noSync || n.commits(m))
 	})
 }

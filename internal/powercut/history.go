@@ -178,7 +178,7 @@ func (h *history) begin() bool {
 		return false
 	}
 	h.d, h.b = d, b
-	m, err := h.want.match(d)
+	m, err := h.want.match(d, h.cfg.NoSync)
 	if err != nil {
 		fail("%v", err)
 	}

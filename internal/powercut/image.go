@@ -50,7 +50,7 @@ func (c *checker) usable(image *simdisk.FS, want expectation, depth uint64) {
 	if err != nil {
 		fail("recovery: %v", err)
 	}
-	m, err := want.match(d)
+	m, err := want.match(d, c.cfg.NoSync)
 	if err != nil {
 		fail("after recovery %v", err)
 	}
@@ -67,7 +67,7 @@ func (c *checker) usable(image *simdisk.FS, want expectation, depth uint64) {
 	if d, b, err = c.cfg.open(image, seedReopened+depth*seedDepth); err != nil {
 		fail("opened again after recovery: %v", err)
 	}
-	if _, err := exactly(m).match(d); err != nil {
+	if _, err := exactly(m).match(d, c.cfg.NoSync); err != nil {
 		fail("opened again after recovery, %v", err)
 	}
 	image.CutAt(1) // nothing more is of interest

@@ -139,7 +139,7 @@ func (l *longRun) recover(image *simdisk.FS, want expectation, depth uint64) exp
 		l.h.stopped(err)
 		return want
 	}
-	m, err := want.match(d)
+	m, err := want.match(d, l.checker.cfg.NoSync)
 	if err != nil {
 		fail("after recovery %v", err)
 	}

@@ -170,8 +170,14 @@ func (c chooser) overwritten(op *oracle.Op, m *oracle.Model) bool {
 		return false
 	}
 	op.From = c.between(op.Hard[2]+1, m.Last(), op.Hard[2]+1)
-	op.Hard[0], op.Hard[1] = small(op.Hard[0]+1), c.between(0, 2, m.Hard[1])
-	c.entries(op, c.between(1, 6, 1))
+	count := c.between(1, 6, 1)
+	if c.r != nil && m.Hard[0] == op.Hard[0] && m.Hard[0] > m.Term(m.Last()) && c.r.IntN(4) > 0 {
+		// The term was stored before, so that only the commit index changes.
+		op.Hard[2] = c.between(op.Hard[2], op.From+count-1, 0)
+	} else {
+		op.Hard[0], op.Hard[1] = small(op.Hard[0]+1), c.between(0, 2, m.Hard[1])
+	}
+	c.entries(op, count)
 	return true
 }
 

@@ -1,0 +1,30 @@
+package powercut_test
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+
+	"github.com/seed-2fef92ad/raftwal/internal/powercut"
+)
+
+// TestPowerCutAsync tries SaveAsync and BatchSync where order matters most: a suffix is
+// replaced after its term was stored, so that only the commit index, which covers it,
+// changes beside the entries.
+func TestPowerCutAsync(t *testing.T) {
+	limits := powercut.Limits{PerCut: 1 << 8, Torn: 2, Depth: 64, PerStep: 4, Workers: runtime.GOMAXPROCS(0)}
+	var histories [][]powercut.Op
+	for seed := range 12 {
+		histories = append(histories, parse(t, fmt.Sprintf("a,h,o%d", seed+1)), parse(t, fmt.Sprintf("a,a,h,o%d,a", seed+1)))
+	}
+	for name, cfg := range map[string]*powercut.Config{"SaveAsync": {Async: true}, "BatchSync": {Batch: true}} {
+		t.Run(name, func(t *testing.T) {
+			report, err := powercut.Short(cfg, limits, histories)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Log(report)
+			atLeast(t, "images", report.Images, 1000)
+		})
+	}
+}
