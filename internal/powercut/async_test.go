@@ -1,6 +1,7 @@
 package powercut_test
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"testing"
@@ -20,6 +21,10 @@ func TestPowerCutAsync(t *testing.T) {
 	for name, cfg := range map[string]*powercut.Config{"SaveAsync": {Async: true}, "BatchSync": {Batch: true}} {
 		t.Run(name, func(t *testing.T) {
 			report, err := powercut.Short(cfg, limits, histories)
+			var failure *powercut.Failure
+			if errors.As(err, &failure) {
+				t.Fatalf("IMAGES=%d %v", failure.Images, failure)
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
