@@ -291,3 +291,13 @@ func TestMaxUnsyncedBytes(t *testing.T) {
 	<-returned
 	a.want(t, "1: nil", "2: nil")
 }
+
+// TestCloseBesideInterval: a log can be closed at the moment at which the interval of
+// BatchSync is over.
+func TestCloseBesideInterval(t *testing.T) {
+	for range 100 {
+		d := testLogOpen(t, t.TempDir(), testLogOn(testLogFastFS{vfs.OS()}), testBatch(1000, time.Microsecond))
+		testLogSave(t, d, nil, testLogEntries(1, 3, 1, 100))
+		testLogClose(t, d)
+	}
+}

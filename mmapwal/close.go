@@ -51,6 +51,7 @@ func (d *DiskStorage) Close() error {
 	if err == nil && !d.opts.ReadOnly {
 		err = d.settle()
 	}
+	d.released = true
 	return errors.Join(err, d.release())
 }
 

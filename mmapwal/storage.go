@@ -60,6 +60,7 @@ type DiskStorage struct {
 	empty   []string        // files that an unclean stop left without a record, the last one first
 	plan    plan            // of the Save under way; kept to save allocations
 
+	released   bool  // the files are closed
 	nextWanted bool  // the next file is there, or wished for
 	readyBytes int64 // how far the tail is made ready
 	ahead      ahead

@@ -119,6 +119,9 @@ func (d *DiskStorage) syncUpTo(ticket, entries uint64) error {
 	err := d.syncShared()
 	d.writing.Lock()
 	defer d.writing.Unlock()
+	if d.released {
+		return ErrClosed // Close has made all durable
+	}
 	if err == nil {
 		err = d.finish(ticket, entries)
 	}
