@@ -17,7 +17,6 @@ import (
 // testSlowDisk is a disk whose syncs of mapped memory wait until they may go on.
 type testSlowDisk struct {
 	*vfstest.FS
-	sw      vfstest.Switch
 	mu      sync.Mutex
 	gate    chan error // nil: open
 	waiting chan struct{}
