@@ -235,6 +235,7 @@ func TestPinnedFiles(t *testing.T) {
 	if err := d.CreateSnapshot(2, nil, nil); err != nil {
 		t.Fatal(err)
 	}
+	d.WaitForBackground()
 	if n := d.Stats().PinnedFiles; n != 1 {
 		t.Errorf("%d files pinned, want 1", n)
 	}

@@ -18,6 +18,9 @@ func (o *Options) SetSyncMode(mode uint32) { o.Sync = SyncPolicy{mode: syncMode(
 // Keys returns the directory key.
 func (d *DiskStorage) Keys() *encryption.DirectoryKey { return d.meta.Keys() }
 
+// SealNow seals the files that are full.
+func (d *DiskStorage) SealNow() { d.sealRetired() }
+
 // WaitForBackground returns when nothing is done in the background any more.
 func (d *DiskStorage) WaitForBackground() {
 	d.stopAhead()
