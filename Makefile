@@ -29,7 +29,7 @@ staticcheck:
 
 # internal/inspect has no goroutines, and takes minutes under the race detector.
 race:
-	go test -race $$(go list ./... | grep -v /internal/inspect$$)
+	go test -race -short $$(go list ./... | grep -v /internal/inspect$$)
 
 # Each package is covered by its own tests and those of the engine above it.
 cover:
