@@ -40,7 +40,7 @@ cover:
 fuzz:
 	@for target in $$(go test ./fuzz -list '^Fuzz' | grep '^Fuzz'); do \
 		echo "fuzz $$target for $(T)"; \
-		go test ./fuzz -run '^$$' -fuzz "^$$target$$" -fuzztime $(T) -fuzzminimizetime 100x || exit 1; \
+		./.ci/fuzz $$target $(T) || exit 1; \
 	done
 
 examples:
