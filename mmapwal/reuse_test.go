@@ -14,11 +14,13 @@ import (
 )
 
 // testTurnOver saves n files' worth of entries from index first on, with a snapshot at
-// the end of each, and returns the last index.
+// the end of each, and returns the last index. The background keeps pace: a file that
+// is being sealed while it dies is not kept as a spare.
 func testTurnOver(t *testing.T, d *mmapwal.DiskStorage, first uint64, n int) uint64 {
 	t.Helper()
 	for range n {
 		testLogSave(t, d, testLogHard(1, 1, first+9), testLogEntries(first, first+9, 1, 100_000))
+		d.WaitForBackground()
 		first += 10
 		if err := d.CreateSnapshot(first-1, testLogConf(1), []byte("state")); err != nil {
 			t.Fatal(err)
