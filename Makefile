@@ -62,6 +62,7 @@ powercut:
 
 # The engine, broken in many ways, one at a time: each must be noticed.
 mutations:
+	MUTATIONS=1 go test ./mmapwal -run '^TestPlantedFaults$$' -count=1 -v
 	MUTATIONS=1 go test ./internal/powercut -run '^TestMutations$$' -count=1 -v -timeout 30m
 
 # Every bit, instead of some of each byte.

@@ -28,8 +28,8 @@ var plantedFaults = []struct {
 // TestPlantedFaults shows that TestModel can fail: it runs it on the package with
 // one fault after another in it, and on the package as it is.
 func TestPlantedFaults(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the package once per fault, which takes a minute")
+	if os.Getenv("MUTATIONS") == "" {
+		t.Skip("builds the package once per fault, which takes a minute: MUTATIONS=1 go test ./mmapwal -run TestPlantedFaults -v")
 	}
 	if out, err := modelWith(t, ""); err != nil {
 		t.Fatalf("without a fault: %v\n%s", err, out)

@@ -85,6 +85,9 @@ func TestSoundLogs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for k, m := range log.Moments {
 				for _, check := range []bool{false, true} {
+					if check && k%4 != 0 && k < len(log.Moments)-1 {
+						continue // it takes a while, and shows nothing new
+					}
 					l := look(t, m.Image, log.Key, check)
 					if l.Damaged() {
 						t.Fatalf("moment %d, %s: %+v", k, m.Name, l.Problems)
@@ -152,7 +155,7 @@ func TestFlips(t *testing.T) {
 	}
 	t.Logf("SEED=%d", seed)
 	r := rand.New(rand.NewPCG(seed, 2))
-	n := 15
+	n := 6
 	if testing.Short() {
 		n = 4
 	}

@@ -11,8 +11,8 @@ import (
 
 // Minimum figures of TestPowerCutEncrypted.
 const (
-	minEncryptedShort = 11_000
-	minEncryptedLong  = 3_000
+	minEncryptedShort = 8_000
+	minEncryptedLong  = 1_500
 )
 
 // TestPowerCutEncrypted does the same with an encrypted log, on a smaller scale.
@@ -24,7 +24,7 @@ func TestPowerCutEncrypted(t *testing.T) {
 		histories = powercut.Sample(1, 2, 1)
 	}
 	for n := 2; n <= 4 && !light(); n++ {
-		histories = append(histories, powercut.Sample(n, 20, number(t, "SEED", 1))...)
+		histories = append(histories, powercut.Sample(n, 6, number(t, "SEED", 1))...)
 	}
 	report, err := powercut.Short(&powercut.Config{Retain: 1, Edit: edit}, limits, histories)
 	if err != nil {

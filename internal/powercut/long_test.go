@@ -16,12 +16,12 @@ const perCut = 6
 // Minimum figures of TestPowerCut, for each sync policy: with fewer it proves
 // nothing.
 const (
-	minLongImages   = 8_000
-	minLongDistinct = 4_000
-	minLongCuts     = 1_000
-	minLongKills    = 300
-	minLongFailed   = 500
-	minInRecovery   = 2_000
+	minLongImages   = 4_000
+	minLongDistinct = 2_000
+	minLongCuts     = 600
+	minLongKills    = 150
+	minLongFailed   = 250
+	minInRecovery   = 1_000
 )
 
 // TestPowerCut runs long histories on a disk that loses its power, and compares
