@@ -85,8 +85,8 @@ type File struct {
 	healing sync.Mutex
 	healed  atomic.Pointer[Index] // of a sealed file with damaged slots
 
-	slotsChecked atomic.Bool                     // of a sealed encrypted file
-	touched      atomic.Pointer[[]atomic.Uint32] // chunks whose pages were asked for; nil: not needed
+	slotsChecked atomic.Bool            // of a sealed encrypted file
+	touched      atomic.Pointer[chunks] // chunks whose pages were asked for; nil: not needed
 }
 
 // Sizes of the steps in which space is made, in bytes.

@@ -102,7 +102,10 @@ type Batch struct {
 
 	encoded uint64
 	count   int
-	payload int
+	room    int          // bytes of data
+	runs    [maxRuns]run // of the first files
+	files   int          // that were measured, and have entries
+	filled  int          // files that were filled from
 
 	opening *opening // for encrypted files
 	items   []item
@@ -117,6 +120,39 @@ type opening struct {
 	scratch encryption.Scratch
 }
 
+// maxRuns is how many runs a Batch knows: reads of more files are rare, and more than
+// copying costs then.
+const maxRuns = 4
+
+// run is what Measure counted in one file.
+type run struct {
+	from, to int64 // offsets of the records
+	count    int
+	gaps     bool // something else stands between them, or some are cleared
+	alone    int  // bytes of the records without their padding
+}
+
+// add counts a record of so many bytes at the offset at.
+func (u *run) add(at int64, r record) {
+	if u.count == 0 {
+		u.from, u.to = at, at
+	}
+	u.gaps = u.gaps || at != u.to || at < 0
+	u.count++
+	if at >= 0 {
+		u.to = at + r.bytes()
+		u.alone += RecordHeaderBytes + int(r.payload)
+	}
+}
+
+// data returns how many bytes of data are copied.
+func (u *run) data() int {
+	if u.gaps {
+		return u.alone
+	}
+	return int(u.to - u.from)
+}
+
 // item is an entry together with what its fields point to.
 type item struct {
 	entry       raftpb.Entry
@@ -127,9 +163,10 @@ type item struct {
 // Measure counts the live entries [lo, hi) of the file into b, up to the first
 // that no longer fits: then full is true. See Locate for x.
 func (f *File) Measure(x *Index, lo, hi uint64, b *Batch) (full bool, err error) {
+	var u run
 	err = f.guard(func(mem []byte) error {
 		for i := lo; i < hi && !full; i++ {
-			r, _, err := f.recordFor(mem, x, i, b)
+			r, at, err := f.recordFor(mem, x, i, b)
 			if err != nil {
 				return err
 			}
@@ -137,12 +174,36 @@ func (f *File) Measure(x *Index, lo, hi uint64, b *Batch) (full bool, err error)
 			if full = b.count > 0 && b.encoded+size > b.MaxBytes; !full {
 				b.encoded += size
 				b.count++
-				b.payload += int(r.payload)
+				u.add(at, r)
 			}
 		}
 		return nil
 	})
+	b.add(u)
 	return full, err
+}
+
+// add takes what was counted in one file.
+func (b *Batch) add(u run) {
+	if u.count == 0 {
+		return
+	}
+	if u.gaps = u.gaps || b.files >= maxRuns; !u.gaps {
+		b.runs[b.files] = u
+	}
+	b.files++
+	b.room += u.data()
+}
+
+// next returns what was counted in the next file that is filled from; one with gaps
+// if it has to be looked at again.
+func (b *Batch) next() run {
+	k := b.filled
+	b.filled++
+	if k >= maxRuns || b.runs[k].count == 0 {
+		return run{gaps: true}
+	}
+	return b.runs[k]
 }
 
 // recordFor reads the header of entry i's record and compares it with the index;
@@ -176,7 +237,9 @@ func (b *Batch) cleared(i, file uint64, record int64) bool {
 func (b *Batch) Allocate() {
 	b.items = make([]item, b.count)
 	b.entries = make([]*raftpb.Entry, 0, b.count)
-	b.data = make([]byte, 0, b.payload)
+	if b.files > 1 || b.runs[0].count == 0 {
+		b.data = make([]byte, 0, b.room)
+	} // else Fill makes it, and need not clear it
 }
 
 // Count returns how many entries Measure counted.
@@ -186,10 +249,14 @@ func (b *Batch) Count() int { return b.count }
 // memory: each keeps the whole batch alive.
 func (b *Batch) Entries() []*raftpb.Entry { return b.entries }
 
-// Fill copies the live entries [lo, hi), or as many of them as Measure counted,
-// and checks the checksum of each over the copy.
+// Fill copies the live entries [lo, hi), or as many of them as Measure counted, and
+// checks the checksum of each over the copy. The files come in the order of Measure.
 func (f *File) Fill(x *Index, lo, hi uint64, b *Batch) error {
+	u := b.next()
 	return f.guard(func(mem []byte) error {
+		if !u.gaps {
+			return f.fillRun(mem, u, lo, b)
+		}
 		for i := lo; i < hi && len(b.entries) < cap(b.entries); i++ {
 			if err := f.fill(mem, x, i, b); err != nil {
 				return err
@@ -199,69 +266,103 @@ func (f *File) Fill(x *Index, lo, hi uint64, b *Batch) error {
 	})
 }
 
+// fillRun copies records that stand one behind the other at once.
+func (f *File) fillRun(mem []byte, u run, i uint64, b *Batch) error {
+	f.touch(u.from, u.to-u.from)
+	start := len(b.data)
+	b.data = append(b.data, mem[u.from:u.to]...)
+	copied := b.data[start:len(b.data):len(b.data)]
+	at := u.from
+	for range u.count {
+		if len(copied) < RecordHeaderBytes {
+			return f.changed(i, at)
+		}
+		r := decodeRecord(copied)
+		if r.index != i || !r.plausible(at, u.to) {
+			return f.changed(i, at)
+		}
+		if err := f.fillRecord(mem, r, at, copied, b); err != nil {
+			return err
+		}
+		i, at, copied = i+1, at+r.bytes(), copied[r.bytes():]
+	}
+	return nil
+}
+
+// fill copies entry i.
 func (f *File) fill(mem []byte, x *Index, i uint64, b *Batch) error {
 	r, at, err := f.recordFor(mem, x, i, b)
 	if err != nil {
 		return err
 	}
+	if at < 0 {
+		b.entry(r)
+		return nil
+	}
+	start, n := len(b.data), RecordHeaderBytes+int(r.payload)
+	if n > cap(b.data)-start {
+		return f.changed(i, at)
+	}
+	f.touch(at, int64(n))
+	b.data = append(b.data, mem[at:at+int64(n)]...)
+	return f.fillRecord(mem, r, at, b.data[start:], b)
+}
+
+func (f *File) changed(i uint64, at int64) error {
+	return f.damaged(i, at, "the record changed while it was read")
+}
+
+// fillRecord adds the entry of the record r at offset at, whose copy, and maybe more, is
+// copied.
+func (f *File) fillRecord(mem []byte, r record, at int64, copied []byte, b *Batch) error {
+	end := RecordHeaderBytes + int(r.payload)
+	data, err := f.open(b, r, at, mem, copied[:end:end])
+	if err != nil {
+		return err
+	}
+	if e := b.entry(r); len(data) > 0 || r.flags&flagDataEmpty != 0 {
+		e.Data = data
+	}
+	return nil
+}
+
+// entry adds the entry of the record r, without its data.
+func (b *Batch) entry(r record) *raftpb.Entry {
 	it := &b.items[len(b.entries)]
 	it.term, it.index, it.typ = r.term, r.index, raftpb.EntryType(r.typ)
 	it.entry.Term, it.entry.Index = &it.term, &it.index
 	if r.flags&flagTypeUnset == 0 {
 		it.entry.Type = &it.typ
 	}
-	if at >= 0 {
-		if it.entry.Data, err = f.payload(mem, r, at, b); err != nil {
-			return err
-		}
-	}
 	b.entries = append(b.entries, &it.entry)
-	return nil
+	return &it.entry
 }
 
-// payload copies and checks the payload of the record r at offset at.
-func (f *File) payload(mem []byte, r record, at int64, b *Batch) ([]byte, error) {
-	n := int(r.payload)
-	if n > cap(b.data)-len(b.data) {
-		return nil, f.damaged(r.index, at, "the record's length changed while it was read")
-	}
-	start, from := len(b.data), at+RecordHeaderBytes
-	f.touch(from, int64(n))
-	stored := mem[from : from+int64(n)]
-	b.data = append(b.data, stored...)
-	data, err := f.open(b, r, at, mem[at:from], stored, b.data[start:start+n:start+n])
-	if err != nil {
-		return nil, err
-	}
-	if len(data) == 0 && r.flags&flagDataEmpty == 0 {
-		return nil, nil
-	}
-	return data, nil
-}
-
-// open returns the data of the record r at offset at, in the memory of payload,
-// which is a copy of stored. The tag of an encrypted one tells what the checksum does, and more; which of them is
-// wrong is asked only if something is.
-func (f *File) open(b *Batch, r record, at int64, header, stored, payload []byte) ([]byte, error) {
+// open returns the data of the record r at offset at, in the memory of its copy. The
+// tag of an encrypted one tells what the checksum does, and more; which of them is wrong
+// is asked only if something is.
+func (f *File) open(b *Batch, r record, at int64, mem, copied []byte) ([]byte, error) {
+	payload := copied[RecordHeaderBytes:]
 	if f.secret == nil {
-		return payload, f.checkSum(r, at, header, payload)
+		return payload, f.checkSum(r, at, copied)
 	}
 	if b.opening == nil {
 		b.opening = new(opening)
 	}
-	copy(b.opening.header[:], header)
+	copy(b.opening.header[:], copied)
 	data, err := f.secret.open(&b.opening.scratch, at, payload, b.opening.header[:])
 	if err == nil {
 		return data[:len(data):len(data)], nil
 	}
-	if err := f.checkSum(r, at, header, stored); err != nil {
+	if err := f.checkSum(r, at, mem[at:at+int64(len(copied))]); err != nil {
 		return nil, err
 	}
 	return nil, f.tampered(r.index, at, err)
 }
 
-func (f *File) checkSum(r record, at int64, header, payload []byte) error {
-	if page.Sum(page.Sum(f.header.Salt, header[recordSumBytes:]), payload) != r.sum {
+// checkSum checks the checksum of a whole record, without its padding.
+func (f *File) checkSum(r record, at int64, stored []byte) error {
+	if page.Sum(f.header.Salt, stored[recordSumBytes:]) != r.sum {
 		return f.damaged(r.index, at, "the record's checksum does not match: the data is damaged; fetch the entry from another node")
 	}
 	return nil

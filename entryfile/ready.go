@@ -121,9 +121,12 @@ func (f *File) closeBeside() error {
 
 // Reads of a file that takes no more records may have to wait for the disk. A fault
 // would keep the thread, and with it other goroutines, so the pages are asked for by a
-// system call first: a chunk of touchChunk bytes at a time, once, which is what the
-// kernel reads ahead, too.
-const touchChunk = 64 << 10
+// system call first: a chunk of touchChunk bytes at a time, or touchAhead of them where
+// the one before was read, too; each once.
+const (
+	touchChunk = 64 << 10
+	touchAhead = 4
+)
 
 // touch asks for the pages of [at, at+n), n > 0, unless that was done. What cannot be had is
 // left to the access itself to find out.
@@ -133,19 +136,36 @@ func (f *File) touch(at, n int64) {
 		return
 	}
 	for c := at / touchChunk; c <= (at+max(n, 1)-1)/touchChunk; c++ {
-		word, bit := &(*touched)[c/32], uint32(1)<<(c%32)
-		if word.Load()&bit == 0 {
-			word.Or(bit)
-			_ = (*f.mem.Load()).PopulateRead(c*touchChunk, touchChunk)
+		if touched.add(c) {
+			continue
 		}
+		chunks := int64(1)
+		for c > 0 && touched.has(c-1) && chunks < touchAhead && !touched.add(c+chunks) {
+			chunks++
+		}
+		_ = (*f.mem.Load()).PopulateRead(c*touchChunk, chunks*touchChunk)
 	}
 }
 
 // startTouching has reads ask for pages from now on.
 func (f *File) startTouching() {
-	touched := make([]atomic.Uint32, (f.header.Size/touchChunk)/32+1)
+	touched := make(chunks, f.header.Size/touchChunk/32+1)
 	f.touched.Store(&touched)
 }
+
+// chunks is a set of chunks of a file. It may be used concurrently.
+type chunks []atomic.Uint32
+
+// add reports whether the chunk c was in the set, or is beyond the file.
+func (s chunks) add(c int64) bool {
+	if c/32 >= int64(len(s)) {
+		return true
+	}
+	word, bit := &s[c/32], uint32(1)<<(c%32)
+	return word.Load()&bit != 0 || word.Or(bit)&bit != 0
+}
+
+func (s chunks) has(c int64) bool { return s[c/32].Load()&(1<<(c%32)) != 0 }
 
 // SpareSuffix ends the names of files whose entries are dead, and that are kept to
 // be used again.

@@ -372,9 +372,6 @@ func (f *File) fromDigest(x *Index, next uint64) {
 func (f *File) Recover(s Scan, from int64) error {
 	f.Resume(s)
 	from = max(min(from, s.End), DataStart) &^ (page.Size - 1)
-	if err := f.populate(0, DataStart); err != nil {
-		return err
-	}
 	if err := f.restore(from, s.End); err != nil {
 		return err
 	}

@@ -23,12 +23,30 @@ func (f *File) Seal() error {
 // written anew.
 func (f *File) SyncSlots() error {
 	if f.stale {
-		if err := f.storeSlots(0, MaxSlots); err != nil {
+		if err := f.renewSlots(); err != nil {
 			return err
 		}
 		f.slotsEnd, f.stale = MaxSlots*SlotBytes, false
 	}
 	return f.sync(0, max(f.slotsEnd, int64(f.index.Len())*SlotBytes))
+}
+
+// renewSlots stores the slots of all live entries, and clears those behind them.
+func (f *File) renewSlots() error {
+	used := f.index.Len()
+	end := roundUp(int64(used)*SlotBytes, page.Size)
+	if err := f.populate(0, end); err != nil {
+		return err
+	}
+	if err := f.storeSlots(0, min(uint64(end/SlotBytes), MaxSlots)); err != nil {
+		return err
+	}
+	for at := end; at < MaxSlots*SlotBytes; at += page.Size {
+		if err := f.clearPage(at); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (f *File) writeSeal(x *Index) error {

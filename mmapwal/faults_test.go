@@ -292,13 +292,22 @@ func testLogNoGoroutines(t *testing.T, before int) {
 	}
 }
 
-// testLogSome is how many operations there are to one that is made to fail, where
-// another test has nearly all of them: FULL=1 has each fail.
+// testLogAll is how many operations there are to one that is made to fail: each is, but
+// for short runs.
+func testLogAll() int {
+	if testing.Short() {
+		return 7
+	}
+	return 1
+}
+
+// testLogSome is the same where another test has nearly all of them: FULL=1 has each
+// fail.
 func testLogSome() int {
 	if os.Getenv("FULL") == "1" {
 		return 1
 	}
-	return 3
+	return 3 * testLogAll()
 }
 
 // testLogEachFault runs the workload with each of its operations failing once, or one
@@ -324,7 +333,7 @@ func testLogEachFault(t *testing.T, one int, errnos []syscall.Errno, edits ...fu
 
 // TestFaults: whichever operation fails, what was acknowledged stays.
 func TestFaults(t *testing.T) {
-	testLogEachFault(t, 1, []syscall.Errno{syscall.ENOSPC, syscall.EIO})
+	testLogEachFault(t, testLogAll(), []syscall.Errno{syscall.ENOSPC, syscall.EIO})
 }
 
 func TestFaultsEncrypted(t *testing.T) {
@@ -340,7 +349,7 @@ func TestFaultsNoSync(t *testing.T) {
 
 // TestFaultsInRecovery: the same for an Open that has to recover.
 func TestFaultsInRecovery(t *testing.T) {
-	t.Run("plain", func(t *testing.T) { testLogFaultsInRecovery(t, 1) })
+	t.Run("plain", func(t *testing.T) { testLogFaultsInRecovery(t, testLogAll()) })
 	t.Run("encrypted", func(t *testing.T) { testLogFaultsInRecovery(t, testLogSome(), testLogEncrypted) })
 }
 

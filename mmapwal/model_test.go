@@ -33,7 +33,11 @@ func TestModel(t *testing.T) {
 		runModel(t, seed, steps)
 		return
 	}
-	for seed := uint64(1); seed <= envUint(t, "SEEDS", 8); seed++ {
+	seeds := uint64(8)
+	if testing.Short() {
+		seeds = 3
+	}
+	for seed := uint64(1); seed <= envUint(t, "SEEDS", seeds); seed++ {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { runModel(t, seed, steps) })
 	}
 }

@@ -23,7 +23,7 @@ const (
 
 	blockBytes = 1 << 20 // of entries that are made ahead, at about
 	blockCalls = 256     // at most; 32 times as many if some are in flight
-	recent     = 1000    // entries: how far back Workload.Recent reads
+	recent     = 100     // entries: how far back Workload.Recent reads; our cache holds them by default
 )
 
 // sample is what one measurement found.
