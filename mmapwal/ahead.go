@@ -40,10 +40,11 @@ const (
 	// each time the writer comes to where it is not.
 	minAhead = 1 << 20
 	maxAhead = 4 << 20
-	// largeSave is how many bytes of records a Save has for which nothing is made
-	// ready: it costs the disk more to write them twice than to convert extents.
+	// largeSave is how many bytes of records a synced Save has for which nothing is
+	// made ready: it costs the disk more to write them twice than to convert extents.
 	largeSave = 64 << 10
-	// nextAt is the part of a file that is left when the next one is made.
+	// nextAt is the part of a file that is left when the next one is made; that of a
+	// fast writer is made at once.
 	nextAt = 4
 	// maxRetired is how many files wait to be sealed before a Save waits for one:
 	// the disk cannot keep up then. Recovery has to read them.
@@ -66,9 +67,10 @@ func (d *DiskStorage) startAhead() {
 func (d *DiskStorage) lookAhead(bytes int64) {
 	tail := d.tail
 	free, entries := tail.Free()
-	wanted := !d.nextWanted && (free < d.opts.FileDataSize/nextAt || entries < entryfile.MaxSlots/nextAt)
+	fast := d.readyBytes == maxAhead
+	wanted := !d.nextWanted && (fast || free < d.opts.FileDataSize/nextAt || entries < entryfile.MaxSlots/nextAt)
 	need := int64(0)
-	if bytes < largeSave {
+	if bytes < largeSave || d.opts.Sync.mode == noSync {
 		need = min(d.readyBytes, tail.Expected())
 	}
 	if !wanted && tail.Ahead(need/2) {
