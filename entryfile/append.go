@@ -156,6 +156,7 @@ func (f *File) Append(es []*raftpb.Entry) error {
 	f.index.truncate(es[0].GetIndex())
 	kept := f.index.Len()
 	end := f.end.Load()
+	f.started = end
 	for _, e := range es {
 		r := recordOf(e, f.durable.Load(), f.secret.overhead())
 		if err := f.storeRecord(r, e.GetData(), end); err != nil {
@@ -216,8 +217,13 @@ func (f *File) storeRecord(r record, data []byte, at int64) error {
 	return f.put(at+used, f.buf[:total-used])
 }
 
-// maxOut is how many bytes of records are collected before they are written.
-const maxOut = 64 << 10
+const (
+	// maxOut is how many bytes of records are collected before they are written.
+	maxOut = 64 << 10
+	// startStep is after how many bytes the disk begins to write a large Save,
+	// while the rest of it is collected.
+	startStep = 512 << 10
+)
 
 // put stores p at the offset at, behind what was put before. What is going to be
 // synced at once is collected, and written with WriteAt: that takes no page faults,
@@ -227,11 +233,13 @@ func (f *File) put(at int64, p []byte) error {
 	if !f.synced {
 		return f.store(at, p)
 	}
-	for len(p) > 0 {
-		if len(f.out) == 0 && len(p) >= maxOut {
-			_, err := f.file.WriteAt(p, at)
+	if len(p) >= maxOut {
+		if err := f.flush(at); err != nil {
 			return err
 		}
+		return f.write(p, at)
+	}
+	for len(p) > 0 {
 		n := min(maxOut-len(f.out), len(p))
 		f.out = append(f.out, p[:n]...)
 		p, at = p[n:], at+int64(n)
@@ -249,9 +257,27 @@ func (f *File) flush(end int64) error {
 	if len(f.out) == 0 {
 		return nil
 	}
-	_, err := f.file.WriteAt(f.out, end-int64(len(f.out)))
+	err := f.write(f.out, end-int64(len(f.out)))
 	f.out = f.out[:0]
 	return err
+}
+
+// write writes p, and has the disk start on it if it is much. Pages are started on only
+// when they are full, or the disk would write them twice.
+func (f *File) write(p []byte, at int64) error {
+	for len(p) > 0 {
+		n := min(len(p), startStep)
+		if _, err := f.file.WriteAt(p[:n], at); err != nil {
+			return err
+		}
+		p, at = p[n:], at+int64(n)
+		if at-f.started >= startStep {
+			from, to := f.started&^(page.Size-1), at&^(page.Size-1)
+			f.file.StartWrite(from, to-from)
+			f.started = to
+		}
+	}
+	return nil
 }
 
 // storeSlots stores the slots [from, to); those without an entry become zero.

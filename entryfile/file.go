@@ -81,6 +81,7 @@ type File struct {
 
 	buf     [page.Size]byte // for records, slots and headers on their way
 	out     []byte          // records that are going to be written
+	started int64           // the disk has begun to write what this Append wrote before it
 	refs    atomic.Int64
 	healing sync.Mutex
 	healed  atomic.Pointer[Index] // of a sealed file with damaged slots

@@ -61,6 +61,20 @@ func TestCostOfSave(t *testing.T) {
 	testLogCost(t, d, fsys, 2, 2, 0)
 }
 
+// TestCostOfLargeSave: the disk begins to write one while the rest is collected.
+func TestCostOfLargeSave(t *testing.T) {
+	d, fsys := testLogCounted(t, func(o *mmapwal.Options) { o.FileDataSize = 16 << 20 })
+	testLogSave(t, d, nil, testLogEntries(11, 14, 1, 1<<20))
+	if n := fsys.Count(vfstest.OpStart); n < 6 || n > 8 {
+		t.Errorf("of 4 MiB, writing was begun %d times, want every half MiB or so", n)
+	}
+	fsys.Reset()
+	testLogSave(t, d, nil, testLogEntries(15, 18, 1, 100_000))
+	if n := fsys.Count(vfstest.OpStart); n != 0 {
+		t.Errorf("of 400 KB, writing was begun %d times", n)
+	}
+}
+
 // TestCostOfReads: reads ask the file system for nothing.
 func TestCostOfReads(t *testing.T) {
 	d, fsys := testLogCounted(t)

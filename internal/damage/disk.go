@@ -380,6 +380,8 @@ func (f *file) Reserve(off, n int64) error {
 	return nil
 }
 
+func (f *file) StartWrite(int64, int64) {}
+
 func (f *file) Punch(off, n int64) error {
 	if err := f.write("punch"); err != nil {
 		return err

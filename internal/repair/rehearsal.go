@@ -306,6 +306,9 @@ func (f *rehearsedFile) pathError(op string, err error) error {
 	return &fs.PathError{Op: op, Path: f.name, Err: err}
 }
 
+// StartWrite is vfs.File's.
+func (f *rehearsedFile) StartWrite(int64, int64) {}
+
 // Punch is vfs.File's: nothing is given back here.
 func (f *rehearsedFile) Punch(int64, int64) error { return errors.ErrUnsupported }
 

@@ -136,6 +136,8 @@ func (f *osFile) WriteAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
+func (f *osFile) StartWrite(off, n int64) { startWrite(f.fd(), off, n) }
+
 func (f *osFile) Lock() error {
 	err := unix.Flock(f.fd(), unix.LOCK_EX|unix.LOCK_NB)
 	switch {

@@ -11,6 +11,7 @@ import (
 
 func allocate(int, int64, int64) error { return errors.ErrUnsupported }
 func punch(int, int64, int64) error    { return errors.ErrUnsupported }
+func startWrite(int, int64, int64)     {}
 func populateWrite([]byte) error       { return errors.ErrUnsupported }
 func populateRead([]byte) error        { return errors.ErrUnsupported }
 func overwriteInPlace(*os.File)        {}

@@ -101,6 +101,9 @@ type File interface {
 	// zero, and off == start == end if there is none. What lies in no run reads as
 	// zeros. It spares reading holes.
 	Data(off int64) (start, end int64, err error)
+	// StartWrite has the system begin to write [off, off+n) to the drive, which a sync
+	// then waits for less. It promises nothing, and tells no error: a sync does.
+	StartWrite(off, n int64)
 	// Sync makes content and length durable, down to the drive.
 	Sync() error
 	// Map maps the first size bytes, shared. Read-only if the file is.

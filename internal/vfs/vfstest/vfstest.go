@@ -28,6 +28,7 @@ const (
 	OpReserve  Op = "reserve"
 	OpPunch    Op = "punch"
 	OpData     Op = "data"
+	OpStart    Op = "start" // StartWrite
 	OpSync     Op = vfs.OpSync
 	OpMap      Op = "map"
 	OpRead     Op = "read" // of a File; reads of mapped memory are not seen
@@ -206,6 +207,12 @@ func (f *file) Reserve(off, n int64) error {
 		return err
 	}
 	return f.File.Reserve(off, n)
+}
+
+func (f *file) StartWrite(off, n int64) {
+	if f.fsys.call(OpStart, f.name) == nil {
+		f.File.StartWrite(off, n)
+	}
 }
 
 func (f *file) Punch(off, n int64) error {
