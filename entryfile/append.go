@@ -69,7 +69,7 @@ func (f *File) Reserve(dataBytes int64, count int) error {
 	if err := f.reserve(f.end.Load() + dataBytes + RecordBytes(f.secret.overhead())); err != nil {
 		return err
 	}
-	if f.synced {
+	if f.synced && f.Unsynced() == 0 { // once for those that share a sync
 		if err := f.checkLength(); err != nil {
 			return err
 		}

@@ -1,7 +1,10 @@
 package mmapwal
 
 import (
+	"runtime"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/seed-2fef92ad/raftwal/internal/host"
 	"github.com/seed-2fef92ad/raftwal/metafile"
@@ -17,13 +20,16 @@ type syncer struct {
 	mu      sync.Mutex
 	turn    *sync.Cond // broadcast when a sync ended
 	syncing bool
-	last    uint64   // ticket of the Save that was stored last
-	durable uint64   // ticket up to which Saves are durable, hard states included
-	hards   []staged // hard states that are not stored yet, rising
-	queue   []async  // in the order of their Saves
-	failing error    // what a SaveAsync of the queue failed with; those behind it do, too
+	last    atomic.Uint64 // ticket of the Save that was stored last
+	durable uint64        // ticket up to which Saves are durable, hard states included
+	hards   []staged      // hard states that are not stored yet, rising
+	queue   []async       // in the order of their Saves
+	failing error         // what a SaveAsync of the queue failed with; those behind it do, too
 
 	entries, durableEntries uint64 // numbers of entries stored, and made durable
+
+	expected uint64        // how many Saves are likely to wait for the next sync
+	took     time.Duration // by the last one
 
 	flusher *host.Runner
 	due     bool // BatchSync: the background has to sync
@@ -52,22 +58,22 @@ func (d *DiskStorage) startSyncer() {
 }
 
 // stage gives the Save that was just stored, with so many entries, its ticket.
-func (s *syncer) stage(entries int, hard *metafile.HardState) uint64 {
+func (s *syncer) stage(entries int, hard *metafile.HardState) (ticket uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.last++
+	ticket = s.last.Add(1)
 	s.entries += uint64(entries)
 	if hard != nil {
-		s.hards = append(s.hards, staged{s.last, *hard})
+		s.hards = append(s.hards, staged{ticket, *hard})
 	}
-	return s.last
+	return ticket
 }
 
 // pending reports whether there are Saves that are stored and not durable.
 func (s *syncer) pending() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.durable < s.last
+	return s.durable < s.last.Load()
 }
 
 // behind returns what a Save fails with because one before it did; nil if none did.
@@ -98,10 +104,13 @@ func (d *DiskStorage) await(ticket uint64) error {
 			continue
 		}
 		s.syncing = true
-		upto, entries := s.last, s.entries
+		s.gather(d.count.now)
+		before, upto, entries := s.durable, s.last.Load(), s.entries
 		s.mu.Unlock()
+		began := d.count.now()
 		err := d.syncUpTo(upto, entries)
 		s.mu.Lock()
+		s.expected, s.took = s.last.Load()-before, d.count.now()-began
 		s.syncing = false
 		s.turn.Broadcast()
 		if err != nil {
@@ -109,6 +118,25 @@ func (d *DiskStorage) await(ticket uint64) error {
 		}
 	}
 	return nil
+}
+
+// A sync waits a little for Saves that are likely to come at once: whoever has Saves
+// under way saves again when the last sync has ended. It does not, if all that were
+// under way then are there, so that a single caller never waits.
+const (
+	gatherPart = 8                      // of the time that the last sync took, at most
+	maxGather  = 500 * time.Microsecond // a slow disk is no reason to keep a processor busy
+)
+
+// gather waits for the Saves that are expected; mu is released meanwhile.
+func (s *syncer) gather(now func() time.Duration) {
+	target := s.durable + s.expected
+	wait := min(s.took/gatherPart, maxGather)
+	s.mu.Unlock()
+	for end := now() + wait; s.last.Load() < target && now() < end; {
+		runtime.Gosched()
+	}
+	s.mu.Lock()
 }
 
 // syncUpTo makes the Saves up to that ticket durable. Writers go on meanwhile.
@@ -180,7 +208,7 @@ func (d *DiskStorage) finish(ticket, entries uint64) error {
 // finishAll says that all that is stored is durable, hard states included.
 func (s *syncer) finishAll() {
 	s.mu.Lock()
-	s.durable, s.durableEntries = s.last, s.entries
+	s.durable, s.durableEntries = s.last.Load(), s.entries
 	s.hards = s.hards[:0]
 	s.mu.Unlock()
 }
@@ -205,9 +233,9 @@ func (d *DiskStorage) syncWanted() (ticket uint64, wanted bool) {
 	poisoned := d.poisoned() != nil
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	wanted = !poisoned && s.durable < s.last && (len(s.queue) > 0 && d.opts.Sync.mode == hardSync || s.due)
+	wanted = !poisoned && s.durable < s.last.Load() && (len(s.queue) > 0 && d.opts.Sync.mode == hardSync || s.due)
 	s.due = false
-	return s.last, wanted
+	return s.last.Load(), wanted
 }
 
 // deliver calls the first done function of the queue, if its Save is durable under the
@@ -249,7 +277,7 @@ func (d *DiskStorage) bound(ticket uint64) error {
 	unsynced := s.entries - s.durableEntries
 	late := unsynced > uint64(policy.entries)
 	s.due = s.due || unsynced > uint64(policy.entries)/2
-	wake, start := s.due && !late, !s.due && !s.timed && s.durable < s.last
+	wake, start := s.due && !late, !s.due && !s.timed && s.durable < s.last.Load()
 	s.timed = s.timed || start
 	s.mu.Unlock()
 	switch {
