@@ -252,10 +252,11 @@ func (f *File) clean(written int64) error {
 	if f.synced {
 		f.ready.Store(written)
 	}
-	if err := f.populate(0, DataStart); err != nil {
+	m, err := f.memory()
+	if err != nil {
 		return err
 	}
-	f.slotsEnd = headerPage0
+	_ = m.PopulateRead(0, DataStart) // what cannot be had, clearPage finds out
 	for at := int64(0); at < DataStart; at += page.Size {
 		if err := f.clearPage(at); err != nil {
 			return err
