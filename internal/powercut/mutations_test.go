@@ -111,6 +111,8 @@ var mutations = []mutation{
 	{"writes go on after a failed sync", []edit{
 		{"mmapwal/storage.go", "\tif err == nil {\n\t\treturn nil\n\t}\n\td.mu.Lock()", "\tif true {\n\t\treturn err\n\t}\n\td.mu.Lock()"},
 		{"entryfile/file.go", "\t\tf.broken.Store(&err)\n", ""},
+		{"mmapwal/syncer.go", "\t\t_ = d.await(ticket) // an error is sticky, and told by deliver\n", // else it is tried for ever
+			"\t\tif d.await(ticket) != nil {\n\t\t\td.syncer.finishAll()\n\t\t}\n"},
 	}},
 	{"the number of a removed file is used again", []edit{{"mmapwal/load.go",
 		"max(d.next, m.FirstFile, m.Durable.File+1, m.ClearedEnd.File+1, inv.lastSpare()+1)", "max(d.next, 1)"}}},
