@@ -43,8 +43,9 @@ const (
 	// largeSave is how many bytes of records a synced Save has for which nothing is
 	// made ready: it costs the disk more to write them twice than to convert extents.
 	largeSave = 64 << 10
-	// nextAt is the part of a file that is left when the next one is made; that of a
-	// fast writer is made at once.
+	// nextAt is the part of a file that is left when the next one is made: late, since
+	// there may be a spare file by then. That of a fast writer who does not wait for
+	// syncs is made at once.
 	nextAt = 4
 	// maxRetired is how many files wait to be sealed before a Save waits for one:
 	// the disk cannot keep up then. Recovery has to read them.
@@ -67,10 +68,11 @@ func (d *DiskStorage) startAhead() {
 func (d *DiskStorage) lookAhead(bytes int64) {
 	tail := d.tail
 	free, entries := tail.Free()
-	fast := d.readyBytes == maxAhead
-	wanted := !d.nextWanted && (fast || free < d.opts.FileDataSize/nextAt || entries < entryfile.MaxSlots/nextAt)
+	unsynced := d.opts.Sync.mode == noSync
+	early := unsynced && d.readyBytes == maxAhead
+	wanted := !d.nextWanted && (early || free < d.opts.FileDataSize/nextAt || entries < entryfile.MaxSlots/nextAt)
 	need := int64(0)
-	if bytes < largeSave || d.opts.Sync.mode == noSync {
+	if bytes < largeSave || unsynced {
 		need = min(d.readyBytes, tail.Expected())
 	}
 	if !wanted && tail.Ahead(need/2) {
