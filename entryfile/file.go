@@ -147,9 +147,13 @@ func Prepare(fsys vfs.FS, dir string, spec Spec, dataBytes int64, count int) (_ 
 	if _, err := f.memory(); err != nil {
 		return nil, err
 	}
-	if err := f.populate(headerPage0, DataStart-headerPage0); err != nil {
+	// All of the slots are written, not reserved only: the fewer extents a file has, the
+	// less of the file system's own is written when the disk gets records for the first
+	// time.
+	if err := f.populate(0, DataStart); err != nil {
 		return nil, err
 	}
+	f.slotsEnd = headerPage0
 	// At least the first step is taken here, so that the first Append need not.
 	if err := f.Reserve(max(dataBytes, 1), max(count, 1)); err != nil {
 		return nil, err
