@@ -1,9 +1,12 @@
 package entryfile
 
 import (
+	"errors"
+	"math"
 	"sync"
 	"testing"
 
+	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 )
@@ -56,6 +59,54 @@ func TestBatchOverFiles(t *testing.T) {
 	must(t, one.Fill(nil, 3, 10, b))
 	must(t, two.Fill(&x, 10, 15, b))
 	wantSame(t, b.Entries(), entries(3, 15, 1))
+}
+
+// TestBatchOverManyFiles: more of them than a Batch knows the runs of, one with a
+// superseded record between its entries, and one all of whose entries are cleared.
+func TestBatchOverManyFiles(t *testing.T) {
+	b := &Batch{MaxBytes: 1 << 40, ClearedBelow: 4, ClearedFile: math.MaxUint64}
+	var files []*File
+	for k := range uint64(maxRuns + 3) {
+		f := prepare(t, entries(3*k+1, 3*k+4, 1)...)
+		if k == 2 {
+			save(t, f, entries(3*k+2, 3*k+4, 2))
+		}
+		files = append(files, f)
+		_, err := f.Measure(indexOf(f), 3*k+1, 3*k+4, b)
+		must(t, err)
+	}
+	b.Allocate()
+	for k, f := range files {
+		must(t, f.Fill(indexOf(f), uint64(3*k+1), uint64(3*k+4), b))
+	}
+	want := append(entries(4, 8, 1), entries(8, 10, 2)...)
+	wantSame(t, b.Entries()[3:], append(want, entries(10, uint64(3*len(files)+1), 1)...))
+	for _, e := range b.Entries()[:3] {
+		if e.Data != nil {
+			t.Errorf("cleared entry %d has data", e.GetIndex())
+		}
+	}
+}
+
+// TestChangedWhileRead: a record that changes between the two looks at it is damage.
+func TestChangedWhileRead(t *testing.T) {
+	for name, at := range map[string]int64{"index": 23, "length": 28, "payload": RecordHeaderBytes} {
+		for how, clearedBelow := range map[string]uint64{"at once": 0, "one by one": 2} {
+			t.Run(name+", "+how, func(t *testing.T) {
+				f := sealedFile(t)
+				record := recordAt(t, f, 5)
+				b := &Batch{MaxBytes: 1 << 40, ClearedBelow: clearedBelow, ClearedFile: math.MaxUint64}
+				_, err := f.Measure(nil, 1, 9, b)
+				must(t, err)
+				b.Allocate()
+				flip(t, f, record+at)
+				var damage *corrupt.Error
+				if err := f.Fill(nil, 1, 9, b); !errors.As(err, &damage) || damage.First != 5 || damage.Offset != record {
+					t.Errorf("%v, want damage of entry 5 at %d", err, record)
+				}
+			})
+		}
+	}
 }
 
 // TestBatchEntriesAreApart: the data of an entry cannot grow into the next one's.

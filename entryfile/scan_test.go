@@ -165,6 +165,21 @@ func TestRecover(t *testing.T) {
 	}
 }
 
+// TestRecoverClearsSlots: slots behind those in use become empty, since other programs look
+// for the end of the entries there.
+func TestRecoverClearsSlots(t *testing.T) {
+	f := prepare(t, entries(1, 10, 1)...)
+	edit(t, f.Path(), 100*page.Size+8, 8, func(p []byte) { p[0] = 1 })
+	g, s := scanned(t, f)
+	must(t, g.RestoreHeader())
+	must(t, g.Recover(s, DataStart))
+	edit(t, f.Path(), 9*SlotBytes, (MaxSlots-9)*SlotBytes, func(p []byte) {
+		if at := usedBytes(p); at != 0 {
+			t.Errorf("byte %d of the free slots is not zero", at)
+		}
+	})
+}
+
 func TestContinueWithDamagedSlots(t *testing.T) {
 	slotAt := func(i int64) int64 { return i * SlotBytes }
 	damages := map[string]func(t *testing.T, f *File){

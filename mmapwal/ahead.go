@@ -44,8 +44,7 @@ const (
 	// made ready: it costs the disk more to write them twice than to convert extents.
 	largeSave = 64 << 10
 	// nextAt is the part of a file that is left when the next one is made: late, since
-	// there may be a spare file by then. That of a fast writer who does not wait for
-	// syncs is made at once.
+	// there may be a spare file by then.
 	nextAt = 4
 	// maxRetired is how many files wait to be sealed before a Save waits for one:
 	// the disk cannot keep up then. Recovery has to read them.
@@ -68,11 +67,9 @@ func (d *DiskStorage) startAhead() {
 func (d *DiskStorage) lookAhead(bytes int64) {
 	tail := d.tail
 	free, entries := tail.Free()
-	unsynced := d.opts.Sync.mode == noSync
-	early := unsynced && d.readyBytes == maxAhead
-	wanted := !d.nextWanted && (early || free < d.opts.FileDataSize/nextAt || entries < entryfile.MaxSlots/nextAt)
+	wanted := !d.nextWanted && (free < d.opts.FileDataSize/nextAt || entries < entryfile.MaxSlots/nextAt)
 	need := int64(0)
-	if bytes < largeSave || unsynced {
+	if bytes < largeSave || d.opts.Sync.mode == noSync {
 		need = min(d.readyBytes, tail.Expected())
 	}
 	if !wanted && tail.Ahead(need/2) {

@@ -75,6 +75,56 @@ func TestCostOfLargeSave(t *testing.T) {
 	}
 }
 
+// TestCostOfSharedSync: Saves that share a sync share its look at the file's size.
+func TestCostOfSharedSync(t *testing.T) {
+	disk := newTestSlowDisk()
+	d := testLogOpen(t, t.TempDir(), testLogOn(disk))
+	testLogSave(t, d, nil, testLogEntries(1, 1, 1, 100))
+	disk.Reset()
+	disk.close()
+	var a testAsync
+	for i := uint64(2); i <= 6; i++ {
+		d.SaveAsync(nil, testLogEntries(i, i, 1, 100), nil, a.done("saved"))
+	}
+	if n := disk.Count(vfstest.OpSize); n != 1 {
+		t.Errorf("the size was asked for %d times for 5 Saves, want once", n)
+	}
+	disk.open(nil)
+	testLogEventually(t, "all are durable", func() bool { return d.Stats().PendingSaves == 0 })
+}
+
+// TestCostOfSequentialReads: pages of a sealed file are asked for four chunks of 64 KiB at
+// a time when it is read in order, one at a time when not, and never again.
+func TestCostOfSequentialReads(t *testing.T) {
+	dir := t.TempDir()
+	edits := []func(*mmapwal.Options){testLogNoSync, func(o *mmapwal.Options) { o.FileDataSize = 4 << 20 }}
+	d := testLogOpen(t, dir, edits...)
+	for i := uint64(1); i <= 600; i += 10 {
+		testLogSave(t, d, nil, testLogEntries(i, i+9, 1, 10_000))
+	}
+	testLogClose(t, d)
+	fsys := vfstest.New(vfs.OS(), nil)
+	d = testLogOpen(t, dir, append(edits, testLogOn(fsys))...)
+	asked := func(lo, hi uint64) int {
+		fsys.Reset()
+		for i := lo; i < hi; i++ {
+			if _, err := d.Entries(i, i+1, math.MaxUint64); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return fsys.Count(vfstest.OpPopulate)
+	}
+	if n := asked(1, 200); n < 8 || n > 11 { // slots, a chunk, and some 30 more
+		t.Errorf("2 MB in order: asked %d times", n)
+	}
+	if n := asked(1, 200); n != 0 {
+		t.Errorf("again: asked %d times", n)
+	}
+	if n := asked(300, 301); n < 1 || n > 2 {
+		t.Errorf("one entry elsewhere: asked %d times", n)
+	}
+}
+
 // TestCostOfReads: reads ask the file system for nothing.
 func TestCostOfReads(t *testing.T) {
 	d, fsys := testLogCounted(t)

@@ -80,6 +80,22 @@ func TestSpareFiles(t *testing.T) {
 	}
 }
 
+// TestNextFileIsMadeLate: while there is much room left the log waits with the next file,
+// for which there may be a spare one by then.
+func TestNextFileIsMadeLate(t *testing.T) {
+	for _, edits := range [][]func(*mmapwal.Options){{}, {testLogNoSync}} {
+		d := testLogOpen(t, t.TempDir(), append(edits, func(o *mmapwal.Options) { o.FileDataSize = 16 << 20 })...)
+		for i, want := range []int{0, 0, 1} { // a quarter is left
+			first := uint64(4*i + 1)
+			testLogSave(t, d, nil, testLogEntries(first, first+3, 1, 1<<20))
+			d.WaitForBackground()
+			if n := d.Stats().PreparedFiles; n != want {
+				t.Errorf("after %d MiB %d files are prepared, want %d", 4*(i+1), n, want)
+			}
+		}
+	}
+}
+
 // TestReuseUnderAReader: a log that is open for reading only shows entries as they were
 // when it was opened, or says that they are compacted, but nothing else.
 func TestReuseUnderAReader(t *testing.T) {

@@ -136,15 +136,22 @@ func TestPowerCutFound(t *testing.T) {
 		"x,r,a,i",
 	} {
 		t.Run(ops, func(t *testing.T) {
-			report, err := powercut.Short(&powercut.Config{Retain: 1}, limits, [][]powercut.Op{parse(t, ops)})
-			var failure *powercut.Failure
-			if errors.As(err, &failure) {
-				t.Fatalf("IMAGES=%d %v", failure.Images, failure)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Log(report)
+			tryShort(t, &powercut.Config{Retain: 1}, limits, [][]powercut.Op{parse(t, ops)})
 		})
 	}
+}
+
+// tryShort tries the histories.
+func tryShort(t *testing.T, cfg *powercut.Config, limits powercut.Limits, histories [][]powercut.Op) *powercut.Report {
+	t.Helper()
+	report, err := powercut.Short(cfg, limits, histories)
+	var failure *powercut.Failure
+	if errors.As(err, &failure) {
+		t.Fatalf("IMAGES=%d %v", failure.Images, failure)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(report)
+	return report
 }
