@@ -66,6 +66,7 @@ func fit(es []*raftpb.Entry, slots int, free int64, overhead int) (count int, by
 // a *corrupt.Error that somebody has cut the file short; nothing has changed then,
 // and it can be tried again.
 func (f *File) Reserve(dataBytes int64, count int) error {
+	f.outrun = f.Ready() < dataBytes
 	if err := f.reserve(f.end.Load() + dataBytes + RecordBytes(f.secret.overhead())); err != nil {
 		return err
 	}
@@ -86,35 +87,44 @@ func (f *File) Reserve(dataBytes int64, count int) error {
 	return nil
 }
 
+// reserve makes blocks for the records up to the offset to, and pages where stores
+// need them.
 func (f *File) reserve(to int64) error {
-	if to <= f.reserved.Load() {
+	to = min(roundUp(to, page.Size), f.header.Size)
+	if to > f.reserved.Load() {
+		if err := f.growTo(to); err != nil {
+			return err
+		}
+	}
+	if f.synced || to <= f.ready.Load() {
 		return nil
 	}
+	f.growing.Lock()
+	defer f.growing.Unlock()
+	return f.makeReady(f.mem.Load(), f.unready(), to)
+}
+
+// growTo makes blocks up to the offset to, and some more if there is room.
+func (f *File) growTo(to int64) error {
 	f.growing.Lock() // it may be growing at this moment
 	defer f.growing.Unlock()
-	want, from := min(roundUp(to, page.Size), f.header.Size), f.reserved.Load()
-	if want <= from {
-		return nil
-	}
-	step := min(max(want, from+dataStep, from+4*(want-from)), f.header.Size)
-	err := f.grow(from, step)
-	if step > want && isFull(err) {
-		err = f.grow(from, want) // there may be room for this much
+	from := f.reserved.Load()
+	step := min(max(to, from+dataStep, from+4*(to-from)), f.header.Size)
+	err := f.grow(step)
+	if step > to && isFull(err) {
+		err = f.grow(to)
 	}
 	return err
 }
 
-// grow makes blocks for the records of [from, to), and pages where stores need
-// them; growing is held.
-func (f *File) grow(from, to int64) error {
+// grow makes blocks up to the offset to; growing is held.
+func (f *File) grow(to int64) error {
+	from := f.reserved.Load()
+	if to <= from {
+		return nil
+	}
 	if err := f.file.Reserve(from, to-from); err != nil {
 		return err
-	}
-	if !f.synced {
-		if err := f.populate(from, to-from); err != nil {
-			return f.explainFault(err)
-		}
-		f.ready.Store(to)
 	}
 	f.reserved.Store(to)
 	return nil

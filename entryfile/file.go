@@ -74,13 +74,14 @@ type File struct {
 
 	growing  sync.Mutex   // held while space is being made
 	beside   *beside      // nil: not open
-	reserved atomic.Int64 // the data region has blocks up to here, and pages if stores need them
+	reserved atomic.Int64 // the data region has blocks up to here
 	ready    atomic.Int64 // it costs no more than it must to write up to here
 
 	punched atomic.Int64 // records that start below it may be gone, but for those of Seal.Others
 
 	buf     [page.Size]byte // for records, slots and headers on their way
 	out     []byte          // records that are going to be written
+	outrun  bool            // the last Reserve came to where the file is not ready
 	started int64           // the disk has begun to write what this Append wrote before it
 	refs    atomic.Int64
 	healing sync.Mutex
@@ -147,24 +148,41 @@ func Prepare(fsys vfs.FS, dir string, spec Spec, dataBytes int64, count int) (_ 
 	if _, err := f.memory(); err != nil {
 		return nil, err
 	}
-	// All of the slots are written, not reserved only: the fewer extents a file has, the
-	// less of the file system's own is written when the disk gets records for the first
-	// time.
-	if err := f.populate(0, DataStart); err != nil {
-		return nil, err
-	}
-	f.slotsEnd = headerPage0
-	// At least the first step is taken here, so that the first Append need not.
-	if err := f.Reserve(max(dataBytes, 1), max(count, 1)); err != nil {
-		return nil, err
-	}
-	if err := f.makeReady(f.mem.Load(), DataStart, f.reserved.Load()); err != nil {
-		return nil, err
+	if f.synced {
+		if err := f.writeAhead(dataBytes); err != nil {
+			return nil, err
+		}
 	}
 	if err := f.storeHeader(nil); err != nil {
 		return nil, err
 	}
-	return f, f.file.Sync()
+	if err := f.file.Sync(); err != nil || f.synced {
+		return f, err
+	}
+	// Pages would not stay ready over a sync.
+	if err := f.Reserve(max(dataBytes, 1), max(count, 1)); err != nil {
+		return nil, err
+	}
+	return f, f.makeReady(f.mem.Load(), f.ready.Load(), f.firstStep())
+}
+
+// firstStep returns up to where a new file is made ready.
+func (f *File) firstStep() int64 { return min(f.reserved.Load(), DataStart+dataStep) }
+
+// writeAhead makes room for dataBytes of records in a new file, and its begin ready. All
+// of the slots are written, too, not reserved only: the fewer extents a file has, the
+// less of the file system's own is written when the disk gets records for the first time.
+func (f *File) writeAhead(dataBytes int64) error {
+	if err := f.reserve(DataStart + max(dataBytes, 1)); err != nil {
+		return err
+	}
+	ready := f.firstStep()
+	if err := f.file.WriteZeros(0, ready); err != nil {
+		return err
+	}
+	f.slotsEnd = headerPage0
+	f.ready.Store(ready)
+	return nil
 }
 
 func (f *File) temporary() string {

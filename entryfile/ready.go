@@ -22,6 +22,10 @@ const readyChunk = 256 << 10
 // Ready returns how many bytes of records can be appended where the file is ready.
 func (f *File) Ready() int64 { return f.ready.Load() - f.end.Load() }
 
+// Outrun reports whether the last Reserve asked for more than is ready. It is the
+// writer's.
+func (f *File) Outrun() bool { return f.outrun }
+
 // Free returns how many bytes of records, and how many entries, the file still takes.
 func (f *File) Free() (bytes int64, entries int) {
 	return f.header.Size - f.end.Load(), MaxSlots - int(f.index.Len())
@@ -50,10 +54,10 @@ func (f *File) ReadyAhead(bytes int64) error {
 	if f.Ahead(bytes) {
 		return nil
 	}
-	from := max(f.ready.Load(), f.end.Load()&^(page.Size-1))
+	from := f.unready()
 	to := min(from+readyChunk, f.header.Size)
-	if reserved := f.reserved.Load(); to > reserved {
-		if err := f.grow(reserved, to); err != nil {
+	if to > f.reserved.Load() {
+		if err := f.grow(min(max(to, f.end.Load()+bytes), f.header.Size)); err != nil {
 			return err
 		}
 	}
@@ -69,10 +73,16 @@ func (f *File) ReadyAhead(bytes int64) error {
 	return f.makeReady(&f.beside.mem, from, to)
 }
 
+// unready returns from where on the file is not ready.
+func (f *File) unready() int64 { return max(f.ready.Load(), f.end.Load()&^(page.Size-1)) }
+
 // makeReady makes [from, to) ready, which has blocks, in m; growing is held, or
 // nobody else knows the file. The pages are made dirty as they are, so that a sync
 // writes blocks that were only reserved; what the writer stores meanwhile goes along.
 func (f *File) makeReady(m *vfs.Mapping, from, to int64) error {
+	if from >= to {
+		return nil
+	}
 	if err := (*m).Populate(from, to-from); err != nil {
 		return f.explainFault(err)
 	}

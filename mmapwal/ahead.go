@@ -20,7 +20,7 @@ import (
 // Nothing of it takes the lock of the writer, who may wait for a file that is being
 // made.
 type ahead struct {
-	maker, sealer *host.Runner
+	readier, maker, sealer *host.Runner
 
 	mu       sync.Mutex
 	tail     *entryfile.File   // is made ready; nil: none
@@ -39,13 +39,15 @@ const (
 	// minAhead and maxAhead are how far the tail is made ready, in bytes: further
 	// each time the writer comes to where it is not.
 	minAhead = 1 << 20
-	maxAhead = 4 << 20
+	maxAhead = 16 << 20
 	// largeSave is how many bytes of records a synced Save has for which nothing is
 	// made ready: it costs the disk more to write them twice than to convert extents.
 	largeSave = 64 << 10
-	// nextAt is the part of a file that is left when the next one is made: late, since
-	// there may be a spare file by then.
-	nextAt = 4
+	// nextAt and nextAtUnsynced are how many eighths of a file are left when the next one
+	// is made: late, since there may be a spare file by then; but without syncs a file is
+	// full soon, and making one takes syncs.
+	nextAt         = 2
+	nextAtUnsynced = 7
 	// maxRetired is how many files wait to be sealed before a Save waits for one:
 	// the disk cannot keep up then. Recovery has to read them.
 	maxRetired = 32
@@ -58,7 +60,8 @@ func (d *DiskStorage) startAhead() {
 	a := &d.ahead
 	d.readyBytes = minAhead
 	a.made = sync.NewCond(&a.mu)
-	a.maker = host.NewRunner(d.host, d.makeAhead)
+	a.readier = host.NewRunner(d.host, d.readyTail)
+	a.maker = host.NewRunner(d.host, d.makeNext)
 	a.sealer = host.NewRunner(d.host, d.sealRetired)
 }
 
@@ -66,8 +69,7 @@ func (d *DiskStorage) startAhead() {
 // one has stored its entries, of so many bytes.
 func (d *DiskStorage) lookAhead(bytes int64) {
 	tail := d.tail
-	free, entries := tail.Free()
-	wanted := !d.nextWanted && (free < d.opts.FileDataSize/nextAt || entries < entryfile.MaxSlots/nextAt)
+	wanted := !d.nextWanted && d.wantsNext()
 	need := int64(0)
 	if bytes < largeSave || d.opts.Sync.mode == noSync {
 		need = min(d.readyBytes, tail.Expected())
@@ -78,17 +80,32 @@ func (d *DiskStorage) lookAhead(bytes int64) {
 	if d.nextWanted = d.nextWanted || wanted; wanted {
 		d.wishNext()
 	}
-	if tail.Ready() <= 0 && d.readyBytes < maxAhead {
+	if need > 0 && tail.Outrun() && d.readyBytes < maxAhead {
 		d.readyBytes *= 2
 	}
 	a := &d.ahead
 	a.mu.Lock()
 	a.tail, a.bytes = tail, need
 	late := a.failedAt != 0 && tail.End() < a.failedAt+minAhead
+	wished := a.wish != nil && a.next == nil
 	a.mu.Unlock()
-	if !late {
+	if late {
+		return
+	}
+	if wished {
 		a.maker.Wake()
 	}
+	a.readier.Wake()
+}
+
+// wantsNext reports whether it is time for the next file to be made.
+func (d *DiskStorage) wantsNext() bool {
+	at := int64(nextAt)
+	if d.opts.Sync.mode == noSync {
+		at = nextAtUnsynced
+	}
+	free, entries := d.tail.Free()
+	return free < d.opts.FileDataSize/8*at || int64(entries) < entryfile.MaxSlots/8*at
 }
 
 // wishNext says what the file behind the tail is to be.
@@ -102,37 +119,23 @@ func (d *DiskStorage) wishNext() {
 	d.ahead.mu.Unlock()
 }
 
-// makeAhead is what the maker does.
-func (d *DiskStorage) makeAhead() {
-	for {
-		step := d.nextStep()
-		if step == nil || d.poisoned() != nil {
+// readyTail makes the tail ready, piece by piece.
+func (d *DiskStorage) readyTail() {
+	for d.poisoned() == nil {
+		a := &d.ahead
+		a.mu.Lock()
+		tail, bytes := a.tail, a.bytes
+		a.mu.Unlock()
+		if tail == nil || tail.Ahead(bytes) || !tail.Pin() {
 			return
 		}
-		if err := step(); err != nil {
+		err := tail.ReadyAhead(bytes)
+		_ = tail.Release()
+		if err != nil {
 			d.noteLate(err)
 			return
 		}
 	}
-}
-
-// nextStep returns the next little piece of work; nil if there is none.
-func (d *DiskStorage) nextStep() func() error {
-	a := &d.ahead
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	tail, bytes := a.tail, a.bytes
-	switch {
-	case a.wish != nil && a.next == nil:
-		return d.makeNext
-	case tail != nil && !tail.Ahead(bytes) && tail.Pin():
-		return func() error {
-			err := tail.ReadyAhead(bytes)
-			_ = tail.Release()
-			return err
-		}
-	}
-	return nil
 }
 
 // noteLate remembers that there is no room ahead, so that it is not tried again with
@@ -155,26 +158,27 @@ func (d *DiskStorage) noteLate(err error) {
 }
 
 // makeNext makes the next file, of a spare one if there is one.
-func (d *DiskStorage) makeNext() error {
+func (d *DiskStorage) makeNext() {
 	a := &d.ahead
 	a.mu.Lock()
 	spec := a.wish
-	a.making = spec != nil && a.next == nil
+	a.making = spec != nil && a.next == nil && d.poisoned() == nil
 	begun := a.making
 	a.mu.Unlock()
 	if !begun {
-		return nil
+		return
 	}
 	f, err := d.makeFile(*spec, 0, 0)
+	if err != nil {
+		d.noteLate(err)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.making = false
 	a.made.Broadcast()
-	if err != nil {
-		return err
+	if err == nil {
+		a.wish, a.next, a.failedAt = nil, f, 0
 	}
-	a.wish, a.next, a.failedAt = nil, f, 0
-	return nil
 }
 
 // takeNext returns the file that was made ahead, nil if there is none. It waits for
@@ -245,19 +249,21 @@ func (d *DiskStorage) reuse(spec entryfile.Spec, bytes int64, count int) (*entry
 	}
 }
 
-// retire hands a file that takes no more records over to be sealed.
+// retire hands a file that takes no more records over to be sealed. It waits for a seal
+// if too many are not sealed yet.
 func (d *DiskStorage) retire(f *entryfile.File) error {
 	f.Pin()
 	d.count.ended(f.Number())
 	a := &d.ahead
 	a.mu.Lock()
 	a.retired = append(a.retired, f)
-	full := len(a.retired) > maxRetired
+	n := len(a.retired)
 	a.mu.Unlock()
 	switch {
-	case full:
-		return d.sealAll()
-	case d.opts.Sync.mode == noSync:
+	case n > maxRetired:
+		_, err := d.sealNext()
+		return err
+	case d.opts.Sync.mode == noSync && n <= maxRetired/2:
 		d.host.After(sealDelay, d.sealLate)
 	default:
 		a.sealer.Wake()
@@ -278,31 +284,44 @@ func (d *DiskStorage) unsealed() []*entryfile.File {
 	return slices.Clone(d.ahead.retired)
 }
 
-// sealRetired seals the files that take no more records, one after another.
+// sealRetired is what the sealer does.
 func (d *DiskStorage) sealRetired() {
 	if d.poisoned() == nil {
 		_ = d.poison(d.sealAll())
 	}
 }
 
-// sealAll is sealRetired for who wants the error.
+// sealAll seals the files that take no more records, one after another.
 func (d *DiskStorage) sealAll() error {
-	d.ahead.sealing.Lock()
-	defer d.ahead.sealing.Unlock()
-	for _, f := range d.unsealed() {
-		if !f.Pin() {
-			continue // dead by now
-		}
-		s := d.count.beginSeal(f.Number())
-		err := f.Seal()
-		_ = f.Release()
-		if err != nil {
+	for {
+		if more, err := d.sealNext(); err != nil || !more {
 			return err
 		}
-		d.endSync(s)
-		d.forget(f)
 	}
-	return nil
+}
+
+// sealNext seals the oldest file that takes no more records; more is false if there is
+// none.
+func (d *DiskStorage) sealNext() (more bool, err error) {
+	d.ahead.sealing.Lock()
+	defer d.ahead.sealing.Unlock()
+	files := d.unsealed()
+	if len(files) == 0 {
+		return false, nil
+	}
+	f := files[0]
+	if !f.Pin() {
+		return true, nil // dead at this moment
+	}
+	s := d.count.beginSeal(f.Number())
+	err = f.Seal()
+	_ = f.Release()
+	if err != nil {
+		return false, err
+	}
+	d.endSync(s)
+	d.forget(f)
+	return true, nil
 }
 
 // forget lets go of a retired file.
@@ -368,9 +387,10 @@ func durableEnd(f *entryfile.File) metafile.End {
 
 // stopAhead waits for what is being done in the background.
 func (d *DiskStorage) stopAhead() {
-	if d.ahead.maker == nil {
+	if d.ahead.readier == nil {
 		return // open for reading only
 	}
+	d.ahead.readier.Wait()
 	d.ahead.maker.Wait()
 	d.ahead.sealer.Wait()
 }
@@ -385,6 +405,8 @@ func (d *DiskStorage) unmakeNext() error {
 	case d.remover.Stats().Spares < d.opts.SpareFiles:
 		return f.Unpublish()
 	}
-	f.Discard()
+	if err := errors.Join(f.Release(), d.fsys.Remove(f.Path())); err != nil {
+		return err
+	}
 	return d.fsys.SyncDir(d.dir)
 }

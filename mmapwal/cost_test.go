@@ -141,6 +141,7 @@ func testLogMany(t testing.TB, n uint64) *mmapwal.DiskStorage {
 	for from := uint64(1); from < n; from += 1000 {
 		testLogSave(t, d, testLogHard(1, 1, 0), testLogEntries(from, from+999, 1, 200))
 	}
+	d.WaitForBackground() // which allocates, too
 	return d
 }
 
@@ -190,6 +191,7 @@ func TestAllocationsOfSave(t *testing.T) {
 func TestAllocationsEncrypted(t *testing.T) {
 	d := testLogOpen(t, t.TempDir(), testLogNoSync, testLogEncrypted)
 	testLogSave(t, d, nil, testLogEntries(1, 5000, 1, 200))
+	d.WaitForBackground()
 	for _, n := range []uint64{1, 100, 4000} {
 		testLogAllocs(t, "Entries", testLogReadAllocs+1, func() error {
 			_, err := d.Entries(5001-n, 5001, math.MaxUint64)

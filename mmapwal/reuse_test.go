@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/seed-2fef92ad/raftwal/internal/oracle"
@@ -81,19 +82,45 @@ func TestSpareFiles(t *testing.T) {
 }
 
 // TestNextFileIsMadeLate: while there is much room left the log waits with the next file,
-// for which there may be a spare one by then.
+// for which there may be a spare one by then. A log that is not synced waits less.
 func TestNextFileIsMadeLate(t *testing.T) {
-	for _, edits := range [][]func(*mmapwal.Options){{}, {testLogNoSync}} {
-		d := testLogOpen(t, t.TempDir(), append(edits, func(o *mmapwal.Options) { o.FileDataSize = 16 << 20 })...)
-		for i, want := range []int{0, 0, 1} { // a quarter is left
-			first := uint64(4*i + 1)
-			testLogSave(t, d, nil, testLogEntries(first, first+3, 1, 1<<20))
+	for _, c := range []struct {
+		edit  func(*mmapwal.Options)
+		after uint64 // MiB of 16
+	}{{func(*mmapwal.Options) {}, 12}, {testLogNoSync, 2}} {
+		d := testLogOpen(t, t.TempDir(), c.edit, func(o *mmapwal.Options) { o.FileDataSize = 16 << 20 })
+		for i := uint64(1); i <= 14; i++ {
+			testLogSave(t, d, nil, testLogEntries(i, i, 1, 1<<20))
 			d.WaitForBackground()
+			want := 0
+			if i >= c.after {
+				want = 1
+			}
 			if n := d.Stats().PreparedFiles; n != want {
-				t.Errorf("after %d MiB %d files are prepared, want %d", 4*(i+1), n, want)
+				t.Errorf("after %d MiB %d files are prepared, want %d", i, n, want)
 			}
 		}
 	}
+}
+
+// TestNextFileStays: a log whose next file cannot be removed is not closed cleanly, and so
+// can be opened.
+func TestNextFileStays(t *testing.T) {
+	dir := t.TempDir()
+	var disk vfstest.Switch
+	edits := []func(*mmapwal.Options){testLogOn(vfstest.New(vfs.OS(), disk.Before)), func(o *mmapwal.Options) { o.SpareFiles = -1 }}
+	d := testLogOpen(t, dir, edits...)
+	testLogSave(t, d, nil, testLogEntries(1, 9, 1, 100_000))
+	d.WaitForBackground()
+	if n := d.Stats().PreparedFiles; n != 1 {
+		t.Fatalf("%d files are prepared, want 1", n)
+	}
+	disk.Set(vfstest.FailFrom(1, syscall.EIO, vfstest.OpRemove))
+	testLogIs(t, d.Close(), syscall.EIO)
+	disk.Set(nil)
+	d = testLogOpen(t, dir, edits...)
+	testLogRange(t, d, 1, 9)
+	testLogClose(t, d)
 }
 
 // TestReuseUnderAReader: a log that is open for reading only shows entries as they were

@@ -95,7 +95,7 @@ var mutations = []mutation{
 	{"a new entry file's name is not synced", []edit{{"entryfile/file.go",
 		"\treturn f.fsys.SyncDir(f.dir)", "\treturn nil"}}},
 	{"a new entry file is not synced", []edit{{"entryfile/file.go",
-		"\treturn f, f.file.Sync()", "\treturn f, nil"}}},
+		"\tif err := f.file.Sync(); err != nil || f.synced {\n\t\treturn f, err\n", "\tif f.synced {\n\t\treturn f, nil\n"}}},
 	{"a file that is used again is not synced before it gets its name", []edit{{"entryfile/ready.go",
 		"\tif err := f.file.Sync(); err != nil {\n\t\treturn nil, err\n\t}\n", ""}}},
 	{"a file that is used again is not cleared", []edit{{"entryfile/ready.go",

@@ -306,6 +306,9 @@ func (f *rehearsedFile) pathError(op string, err error) error {
 	return &fs.PathError{Op: op, Path: f.name, Err: err}
 }
 
+// WriteZeros is vfs.File's.
+func (f *rehearsedFile) WriteZeros(int64, int64) error { return nil }
+
 // StartWrite is vfs.File's.
 func (f *rehearsedFile) StartWrite(int64, int64) {}
 

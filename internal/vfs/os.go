@@ -15,6 +15,7 @@ import (
 	"unsafe"
 
 	"github.com/dgraph-io/ristretto/v2/z"
+	"github.com/seed-2fef92ad/raftwal/internal/page"
 	"golang.org/x/sys/unix"
 )
 
@@ -175,7 +176,7 @@ func (f *osFile) Close() error {
 func (f *osFile) Reserve(off, n int64) error {
 	err := retryEINTR(func() error { return allocate(f.fd(), off, n) })
 	if errors.Is(err, errors.ErrUnsupported) {
-		err = f.writeZeros(off, n) // the way to blocks that every file system knows
+		return f.WriteZeros(off, n) // the way to blocks that every file system knows
 	}
 	if err != nil {
 		return f.errorf("reserve", err)
@@ -183,10 +184,10 @@ func (f *osFile) Reserve(off, n int64) error {
 	return nil
 }
 
-func (f *osFile) writeZeros(off, n int64) error {
-	zeros := make([]byte, min(n, 1<<20))
+func (f *osFile) WriteZeros(off, n int64) error {
+	var zeros [page.Size]byte
 	for n > 0 {
-		written, err := f.WriteAt(zeros[:min(n, int64(len(zeros)))], off)
+		written, err := f.WriteAt(zeros[:min(n, page.Size)], off)
 		if err != nil {
 			return err
 		}

@@ -94,6 +94,10 @@ type File interface {
 	// Reserve allocates blocks for [off, off+n), which lies inside the file and
 	// holds nothing of value. It fails with ENOSPC before anything is written.
 	Reserve(off, n int64) error
+	// WriteZeros writes zeros to [off, off+n), which reads as zeros already, so that its
+	// blocks are written ones. It goes page by page: then the system caches single pages,
+	// and writes no more than those that are stored to later.
+	WriteZeros(off, n int64) error
 	// Punch gives back the blocks that lie wholly inside [off, off+n); they read
 	// as zeros from then on. ErrUnsupported where the file system cannot.
 	Punch(off, n int64) error

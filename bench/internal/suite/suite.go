@@ -123,6 +123,11 @@ func (r *runner) inspect() (Machine, error) {
 func (r *runner) round(ctx context.Context, round int) error {
 	for _, w := range r.cfg.Workloads {
 		err := r.inRandomOrder(ctx, round, w.Name, r.cfg.running(w), func(c contender.Contender, dir string) error {
+			if w.NoSync && w.Saves() {
+				if err := r.rehearse(w, c, dir); err != nil {
+					return err
+				}
+			}
 			s, err := r.measure(w, c, dir)
 			key := [2]string{w.Name, c.Name}
 			r.samples[key] = append(r.samples[key], s)
@@ -192,27 +197,22 @@ func syncFileSystem(dir string) error {
 	return errors.Join(unix.Syncfs(int(f.Fd())), f.Close())
 }
 
-// warmMemory takes as much memory as the page cache is going to, and gives it back: a
-// virtual machine's host may take its time, far longer than the logs, to provide it at first
-// use. What can be saved in the time of a measurement is less.
-func warmMemory(limit time.Duration) error {
-	perSecond := float64(maxSavedUnsynced)
-	n := int(perSecond * min(1, limit.Seconds()*unsyncedTimes))
-	mem, err := unix.Mmap(-1, 0, max(n, blockBytes), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_POPULATE)
-	if err != nil {
+// rehearse measures w for nothing and removes what that left. The page cache has then what
+// memory w takes: a virtual machine's host may take its time, far longer than the logs, to
+// provide memory that was not in use for a while.
+func (r *runner) rehearse(w Workload, c contender.Contender, dir string) error {
+	dir = filepath.Join(dir, "rehearsal")
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	return unix.Munmap(mem)
+	_, err := r.measure(w, c, dir)
+	runtime.GC()
+	return errors.Join(err, os.RemoveAll(dir))
 }
 
 // measure opens a log of c and measures w.
 func (r *runner) measure(w Workload, c contender.Contender, dir string) (s *sample, err error) {
 	r.source.restart()
-	if w.NoSync && w.Saves() {
-		if err := warmMemory(r.cfg.Time); err != nil {
-			return nil, err
-		}
-	}
 	o := contender.Options{NoSync: w.NoSync, Batch: w.Batch, Reuse: w.Reused, FileBytes: r.cfg.FileBytes}
 	l, err := c.Open(dir, o)
 	if err != nil {

@@ -93,6 +93,13 @@ func (f *file) Reserve(off, n int64) error {
 	return err
 }
 
+// WriteZeros changes nothing: there are zeros.
+func (f *file) WriteZeros(int64, int64) error {
+	unlock, err := f.step(OpWrite)
+	defer unlock()
+	return err
+}
+
 // StartWrite does nothing: what was written may be on the disk at any time.
 func (f *file) StartWrite(int64, int64) {}
 

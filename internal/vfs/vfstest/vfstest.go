@@ -209,6 +209,13 @@ func (f *file) Reserve(off, n int64) error {
 	return f.File.Reserve(off, n)
 }
 
+func (f *file) WriteZeros(off, n int64) error {
+	if err := f.fsys.call(OpWrite, f.name); err != nil {
+		return err
+	}
+	return f.File.WriteZeros(off, n)
+}
+
 func (f *file) StartWrite(off, n int64) {
 	if f.fsys.call(OpStart, f.name) == nil {
 		f.File.StartWrite(off, n)
