@@ -43,6 +43,9 @@ func (x *Index) Record(i uint64) int64 { return int64(x.records[i-x.first]) * re
 // Term returns the term of entry i, which must be live.
 func (x *Index) Term(i uint64) uint64 { return termIn(x.terms, i) }
 
+// Terms returns the runs of live entries that share a term, which must not be changed.
+func (x *Index) Terms() []Run { return x.terms }
+
 // termIn finds the term of entry i, most often that of the last run.
 func termIn(terms []Run, i uint64) uint64 {
 	if n := len(terms); i >= terms[n-1].First {

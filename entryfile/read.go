@@ -16,14 +16,14 @@ type Location struct {
 	Record int64 // offset in bytes
 }
 
-// Term returns the term of entry i of a sealed file; ok is false if the seal does not
-// tell it.
-func (f *File) Term(i uint64) (term uint64, ok bool) {
+// Terms returns the runs of live entries of a sealed file that share a term, which must
+// not be changed; nil if the seal does not tell them.
+func (f *File) Terms() []Run {
 	seal := f.seal.Load()
-	if seal == nil || !seal.HasDigest || i < seal.First || i > seal.Last {
-		return 0, false
+	if seal == nil || !seal.HasDigest {
+		return nil
 	}
-	return termIn(seal.Terms, i), true
+	return seal.Terms
 }
 
 // Locate finds the live entry i: in x, the Index of a file that is not sealed,

@@ -370,15 +370,37 @@ func (d *DiskStorage) syncRetired() error {
 
 // durable returns how far the entries were synced.
 func (d *DiskStorage) durable() metafile.End {
-	for _, f := range d.unsealed() {
-		if f.Durable() < f.End() {
-			return durableEnd(f)
-		}
+	f := d.ahead.firstUnsynced()
+	if f == nil {
+		f = d.tail
 	}
-	if d.tail == nil {
+	if f == nil {
 		return d.meta.Meta().Durable
 	}
-	return durableEnd(d.tail)
+	return durableEnd(f)
+}
+
+// firstUnsynced returns the first file that takes no more records, and has some that were
+// not synced; nil if there is none.
+func (a *ahead) firstUnsynced() *entryfile.File {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, f := range a.retired {
+		if f.Durable() < f.End() {
+			return f
+		}
+	}
+	return nil
+}
+
+// unsynced returns how many bytes of records such files have that were not synced.
+func (a *ahead) unsynced() (n int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, f := range a.retired {
+		n += f.Unsynced()
+	}
+	return n
 }
 
 func durableEnd(f *entryfile.File) metafile.End {

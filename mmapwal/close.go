@@ -62,6 +62,7 @@ func (d *DiskStorage) refuse() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.view.closed = true
+	d.terms.Store(nil)
 }
 
 // finishCalls waits for the calls that are under way, and for the background.

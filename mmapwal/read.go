@@ -98,20 +98,16 @@ func (d *DiskStorage) Term(i uint64) (term uint64, err error) {
 
 // knownTerm returns the term of an entry if it is in memory.
 func (d *DiskStorage) knownTerm(i uint64) (uint64, bool) {
+	if term, ok := d.terms.Load().term(i); ok {
+		return term, true
+	}
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	v := &d.view
-	switch {
-	case v.closed || i <= v.meta.Compacted.Index || i > v.last:
+	if v.closed || i <= v.meta.Compacted.Index || !v.tailIndex.Has(i) {
 		return 0, false
-	case v.tailIndex.Has(i):
-		return v.tailIndex.Term(i), true
 	}
-	s := v.segmentOf(i)
-	if s.index != nil {
-		return s.index.Term(i), true
-	}
-	return s.file.Term(i)
+	return v.tailIndex.Term(i), true
 }
 
 func (d *DiskStorage) readTerm(i uint64) (uint64, error) {

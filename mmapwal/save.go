@@ -239,9 +239,7 @@ func (d *DiskStorage) storeHardState(h *raftpb.HardState, p *plan) (ticket uint6
 	promised := d.hard.Term != old.Term || d.hard.Vote != old.Vote
 	switch {
 	case d.opts.Sync.mode == noSync:
-		m := d.meta.Meta()
-		m.HardState = d.hard
-		return 0, d.noteMeta(m)
+		return 0, d.noteMeta(d.hard)
 	case promised:
 		return 0, d.syncHardState()
 	case len(p.entries) == 0 && d.hard == old && !d.syncer.pending():
@@ -249,9 +247,7 @@ func (d *DiskStorage) storeHardState(h *raftpb.HardState, p *plan) (ticket uint6
 	case d.hard == old:
 		return d.syncer.stage(len(p.entries), nil), nil
 	case len(p.entries) == 0 && !d.syncer.pending():
-		m := d.meta.Meta()
-		m.HardState = d.hard
-		return 0, d.noteMeta(m)
+		return 0, d.noteMeta(d.hard)
 	}
 	return d.syncer.stage(len(p.entries), &d.hard), nil
 }
@@ -271,13 +267,14 @@ func (d *DiskStorage) syncHardState() error {
 	return nil
 }
 
-// noteMeta stores m, and how far the entries are durable, without a sync.
-func (d *DiskStorage) noteMeta(m metafile.Meta) error {
-	old := d.meta.Meta()
-	m.Durable = d.durable()
-	if m.HardState == old.HardState && m.Durable == old.Durable {
+// noteMeta stores a hard state, and how far the entries are durable, without a sync.
+func (d *DiskStorage) noteMeta(hard metafile.HardState) error {
+	durable := d.durable()
+	if old := &d.view.meta; hard == old.HardState && durable == old.Durable {
 		return nil
 	}
+	m := d.meta.Meta()
+	m.HardState, m.Durable = hard, durable
 	if err := d.meta.Note(m); err != nil {
 		return err
 	}

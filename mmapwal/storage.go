@@ -70,8 +70,9 @@ type DiskStorage struct {
 	// mu guards view. It is held only to copy memory, never across a system call.
 	// Only the writer changes what is in it, but for poisoned, so the writer may read
 	// the rest without mu.
-	mu   sync.RWMutex
-	view view
+	mu    sync.RWMutex
+	view  view
+	terms atomic.Pointer[terms] // nil once the log is closed
 
 	reads      sync.WaitGroup         // reads under way
 	backups    atomic.Int32           // backups under way
@@ -165,7 +166,8 @@ func (d *DiskStorage) publish() {
 	d.publishTail()
 }
 
-// publishSegments is publish for the files that take no more records; mu is held.
+// publishSegments is publish for wal.meta, and for the files that take no more records; mu
+// is held.
 func (d *DiskStorage) publishSegments() {
 	segments := make([]segment, 0, len(d.files))
 	files := 0
@@ -185,12 +187,13 @@ func (d *DiskStorage) publishSegments() {
 		}
 	}
 	d.view.segments, d.view.files = segments, files
+	d.view.meta = d.meta.Meta()
+	d.terms.Store(newTerms(d.view.first(), segments))
 }
 
 // publishTail is publish for when only the tail has changed; mu is held.
 func (d *DiskStorage) publishTail() {
 	v := &d.view
-	v.meta = d.meta.Meta()
 	v.last = v.meta.Compacted.Index
 	if n := len(v.segments); n > 0 {
 		v.last = max(v.last, v.segments[n-1].last)

@@ -184,18 +184,14 @@ func (d *DiskStorage) syncShared() error {
 func (d *DiskStorage) finish(ticket, entries uint64) error {
 	s := &d.syncer
 	s.mu.Lock()
-	var hard *metafile.HardState
+	hard := d.view.meta.HardState
 	n := 0
 	for ; n < len(s.hards) && s.hards[n].ticket <= ticket; n++ {
-		hard = &s.hards[n].hard
-	}
-	m := d.meta.Meta()
-	if hard != nil {
-		m.HardState = *hard
+		hard = s.hards[n].hard
 	}
 	s.hards = append(s.hards[:0], s.hards[n:]...)
 	s.mu.Unlock()
-	if err := d.noteMeta(m); err != nil {
+	if err := d.noteMeta(hard); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -310,9 +306,7 @@ func (s *syncer) queued() int {
 
 // unsyncedBytes returns how many bytes of records were not synced yet.
 func (d *DiskStorage) unsyncedBytes() (n int64) {
-	for _, f := range d.unsealed() {
-		n += f.Unsynced()
-	}
+	n = d.ahead.unsynced()
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	if d.view.tail != nil {
