@@ -233,6 +233,9 @@ func (f *File) Continue(end int64) error {
 	return nil
 }
 
+// Stale reports whether Continue had to rebuild the slots. It is the writer's.
+func (f *File) Stale() bool { return f.stale }
+
 // tailIndex reads the index of a file that is not sealed from its slots; ok is
 // false if they do not fit together, or do not end where the data does.
 func (f *File) tailIndex(end int64) (x Index, ok bool, err error) {

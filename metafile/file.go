@@ -57,6 +57,9 @@ type File struct {
 	newest   int  // the page that holds it
 	volatile int  // the page of 2 and 3 that is written next
 	damaged  []int
+	settled  bool // see Settled
+	stored   bool // a page was written since Open
+	begun    bool // so were pages 0 and 1, both
 	buf      [page.Size]byte
 
 	keys   *encryption.DirectoryKey // nil: not encrypted, or locked
@@ -246,6 +249,7 @@ func (f *File) load() error {
 		f.volatile = 3
 	}
 	f.dropBlankDamage(&errs)
+	f.settled = f.meta.Clean && newest == 0 && len(f.damaged) == 0 && pages[1].sequence == pages[0].sequence
 	return nil
 }
 
@@ -354,6 +358,21 @@ func (f *File) Meta() Meta { return f.meta }
 // in the others; the next Commit writes pages 0 and 1 anew.
 func (f *File) Damaged() []int { return f.damaged }
 
+// Settled reports whether the log was closed cleanly and has not changed since. Then all
+// of it is on the disk: page 0 said so before page 1 was written.
+func (f *File) Settled() bool { return f.settled && !f.stored }
+
+// Stored reports whether anything was stored since Open.
+func (f *File) Stored() bool { return f.stored }
+
+// Begun reports whether the disk knows that the log was not closed cleanly, or is told
+// something else, by a Commit since Open.
+func (f *File) Begun() bool { return f.begun }
+
+// Begin makes m the Meta, and stores nothing: for a log that is settled, until there is
+// something to store.
+func (f *File) Begin(m Meta) error { return f.set(m) }
+
 // Restore stores the newest page again, in place, and syncs it. After a crash
 // the page cache may hold what the disk does not, and call it clean; until this
 // is done nothing may rely on the page, nor may its twin be written.
@@ -412,7 +431,7 @@ func (f *File) commit(m Meta, first, second int) error {
 	if err := f.write(second, true); err != nil {
 		return err
 	}
-	f.newest = 0 // both are
+	f.newest, f.begun = 0, true // both are the newest
 	return nil
 }
 
@@ -465,6 +484,7 @@ func (f *File) write(i int, sync bool) error {
 // writePage stores f.buf.
 func (f *File) writePage(i int, sync bool) error {
 	at := int64(i) * page.Size
+	f.stored = true
 	if err := f.mem.Store(at, f.buf[:]); err != nil {
 		return err
 	}

@@ -86,7 +86,15 @@ func (d *DiskStorage) isClosed() bool {
 
 // settle leaves on disk what a clean log has: everything synced, slots that show
 // the live entries only, and pages 0 and 1 of wal.meta equal and clean.
+//
+// A log that nothing was stored to is left as it was found.
 func (d *DiskStorage) settle() error {
+	if !d.meta.Stored() && !d.healed() {
+		return nil
+	}
+	if err := d.begin(); err != nil {
+		return err
+	}
 	if err := d.syncData(); err != nil {
 		return err
 	}
@@ -118,6 +126,11 @@ func (d *DiskStorage) settle() error {
 	m := d.meta.Meta()
 	m.Durable, m.HardState = d.durable(), d.hard
 	return d.meta.CommitClean(m)
+}
+
+// healed reports whether damaged slots of a file were rebuilt, and are to be written.
+func (d *DiskStorage) healed() bool {
+	return slices.ContainsFunc(d.files, func(s segment) bool { return s.file.Healed() })
 }
 
 // settleTail makes the tail's slots durable; an encrypted one is sealed, since the

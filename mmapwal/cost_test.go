@@ -221,6 +221,7 @@ func TestOpenReadsNoSealedFile(t *testing.T) {
 	if r := d.Stats().Recovery; !r.Clean || r.FilesScanned != 0 {
 		t.Errorf("a clean open scans %d files", r.FilesScanned)
 	}
+	testLogSave(t, d, testLogHard(2, 1, 0), nil)
 	unclean := testLogCopyDir(t, dir)
 	testLogClose(t, d)
 	d = testLogOpen(t, unclean)

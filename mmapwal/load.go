@@ -288,7 +288,9 @@ func (d *DiskStorage) recover(files []loaded, n int) error {
 			}
 		case k == len(kept)-1 || kept[k+1].scan != nil:
 			// The seals of those before it were durable before it was sealed.
-			if err := l.file.RestoreHeader(); err != nil {
+			if d.settled() {
+				// and so is this one
+			} else if err := l.file.RestoreHeader(); err != nil {
 				return err
 			}
 			if !l.file.Sealed() && d.opts.wrapper != nil { // new entries are encrypted

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/seed-2fef92ad/raftwal/metafile"
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -106,6 +107,8 @@ type machine struct {
 	runs int // directories made so far; each kill goes on in a copy
 	dir  string
 	opts mmapwal.Options
+
+	closed []byte // wal.meta as Close left it
 
 	key []byte // nil: not encrypted yet
 
@@ -283,6 +286,9 @@ func (m *machine) reopen() {
 	m.logf("close")
 	files := m.disk.Stats().Files
 	m.must(m.disk.Close())
+	var err error
+	m.closed, err = os.ReadFile(filepath.Join(m.dir, metafile.Name))
+	m.must(err)
 	if _, err := m.disk.Term(m.last()); !errors.Is(err, mmapwal.ErrClosed) {
 		m.fatalf("Term after Close: %v", err)
 	}
@@ -307,10 +313,18 @@ func (m *machine) kill() {
 	if m.rng.IntN(3) == 0 {
 		m.readOnly(m.dir)
 	}
-	m.open(false)
+	m.open(m.untouched())
 	m.compareAll()
 	m.must(old.Close())
 	m.must(os.RemoveAll(oldDir))
+}
+
+// untouched reports whether the log is as Close left it: nothing was stored since it was
+// opened.
+func (m *machine) untouched() bool {
+	now, err := os.ReadFile(filepath.Join(m.dir, metafile.Name))
+	m.must(err)
+	return bytes.Equal(now, m.closed)
 }
 
 // readOnly compares what a reader sees that may not recover anything.

@@ -162,13 +162,15 @@ func (d *DiskStorage) openForWriting(inv *inventory) error {
 	}
 	d.recovery.Clean = d.meta.Meta().Clean
 	d.recovery.HealedPages = len(d.meta.Damaged())
-	// What was done last may be in the kernel's memory only, even that the log was
-	// closed: nothing is built on names or pages before they are on the disk.
-	if err := d.fsys.SyncDir(d.dir); err != nil {
-		return err
-	}
-	if err := d.meta.Restore(); err != nil {
-		return err
+	if !d.settled() {
+		// What was done last may be in the kernel's memory only, even that the log was
+		// closed: nothing is built on names or pages before they are on the disk.
+		if err := d.fsys.SyncDir(d.dir); err != nil {
+			return err
+		}
+		if err := d.meta.Restore(); err != nil {
+			return err
+		}
 	}
 	d.noteFound(inv)
 	if err := d.loadFiles(inv); err != nil {
@@ -203,12 +205,20 @@ func (d *DiskStorage) removeLeftovers(inv *inventory) error {
 	return nil
 }
 
+// settled: the log was closed cleanly, all of it is on the disk, and there is nothing to
+// recover.
+func (d *DiskStorage) settled() bool {
+	return d.meta.Settled() && d.opts.Recovery != KeepValidPrefix
+}
+
 // beginRun stores, synced, that the log is in use, before anything else of this
-// run is stored; and with it what recovery found.
+// run is stored; and with it what recovery found. A log that is settled, and can go on
+// where it ended, is left as it is: see begin.
 func (d *DiskStorage) beginRun() error {
 	d.publish()
 	m := d.meta.Meta()
 	d.reconcile(&m)
+	goesOn := d.settled() && d.tail != nil && !d.tail.Stale() && len(d.empty) == 0 && m.HardState == d.view.meta.HardState
 	m.Clean, m.SyncPolicy = false, uint32(d.opts.Sync.mode)
 	m.Durable = metafile.End{}
 	if n := len(d.files); n > 0 {
@@ -221,6 +231,8 @@ func (d *DiskStorage) beginRun() error {
 			return err
 		}
 		commit = d.meta.CommitEverywhere
+	} else if goesOn {
+		commit = d.meta.Begin
 	}
 	if err := commit(m); err != nil {
 		return err
@@ -228,6 +240,15 @@ func (d *DiskStorage) beginRun() error {
 	d.hard = m.HardState
 	d.publish()
 	return nil
+}
+
+// begin stores, synced, that the log is in use, before the first entry of this run is
+// stored, unless wal.meta says so by now.
+func (d *DiskStorage) begin() error {
+	if d.meta.Begun() {
+		return nil
+	}
+	return d.meta.Commit(d.meta.Meta())
 }
 
 // removeEmpty removes the files that hold nothing, now that wal.meta

@@ -129,6 +129,11 @@ func (d *DiskStorage) stage(h *raftpb.HardState, es []*raftpb.Entry, snap *raftp
 	if err := d.check(p, es, snap); err != nil {
 		return 0, err
 	}
+	if len(p.entries) > 0 || p.snap != nil {
+		if err := d.begin(); err != nil {
+			return 0, d.poison(err)
+		}
+	}
 	if err := d.makeRoom(p); err != nil {
 		return 0, d.poisonIfSync(err)
 	}

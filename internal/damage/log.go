@@ -79,7 +79,9 @@ func (l *Log) do(name string, clean bool, call func() error) {
 // Open opens it, after the death of the last owner if there was no Close.
 func (l *Log) Open() {
 	l.seed += 16
-	l.do("open", false, func() (err error) {
+	// What was closed stays so until something is stored; an encrypted log begins a file.
+	clean := len(l.Moments) > 0 && l.Now().Clean && l.Key == nil
+	l.do("open", clean, func() (err error) {
 		l.disk.Load(l.disk.Image())
 		l.disk.Forget()
 		opts := l.Options()

@@ -90,7 +90,8 @@ func (r *rotation) open() {
 		FS: r.disk, Random: rand.NewChaCha8([32]byte{r.seed}), Go: r.run, After: func(time.Duration, func()) {},
 	}, damage.Dir, opts)
 	must(r.t, err)
-	r.note("opened", false)
+	clean := len(r.log.Moments) > 0 && r.log.Now().Clean && r.log.Key == nil // see damage.Log.Open
+	r.note("opened", clean)
 }
 
 func (r *rotation) run(f func()) {

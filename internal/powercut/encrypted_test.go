@@ -11,7 +11,7 @@ import (
 
 // Minimum figures of TestPowerCutEncrypted.
 const (
-	minEncryptedShort = 8_000
+	minEncryptedShort = 7_500
 	minEncryptedLong  = 1_500
 )
 
