@@ -88,6 +88,7 @@ func (f *File) makeReady(m *vfs.Mapping, from, to int64) error {
 	}
 	if f.synced {
 		if err := (*m).Sync(from, to-from); err != nil {
+			f.broken.CompareAndSwap(nil, &err) // records of the writer may be among what was not written
 			return err
 		}
 	}

@@ -68,19 +68,18 @@ func (d *DiskStorage) startAhead() {
 // lookAhead has made ready what the next Saves are going to need. It is called when
 // one has stored its entries, of so many bytes.
 func (d *DiskStorage) lookAhead(bytes int64) {
-	tail := d.tail
-	wanted := !d.nextWanted && d.wantsNext()
-	need := int64(0)
-	if bytes < largeSave || d.opts.Sync.mode == noSync {
-		need = min(d.readyBytes, tail.Expected())
-	}
-	if !wanted && tail.Ahead(need/2) {
-		return
-	}
-	if d.nextWanted = d.nextWanted || wanted; wanted {
+	if !d.nextWanted && d.wantsNext() {
 		d.wishNext()
 	}
-	if need > 0 && tail.Outrun() && d.readyBytes < maxAhead {
+	if bytes >= largeSave && d.opts.Sync.mode != noSync {
+		return
+	}
+	tail := d.tail
+	need := min(d.readyBytes, tail.Expected())
+	if tail.Ahead(need / 2) {
+		return
+	}
+	if tail.Outrun() && d.readyBytes < maxAhead {
 		d.readyBytes *= 2
 	}
 	a := &d.ahead
@@ -108,15 +107,17 @@ func (d *DiskStorage) wantsNext() bool {
 	return free < d.opts.FileDataSize/8*at || int64(entries) < entryfile.MaxSlots/8*at
 }
 
-// wishNext says what the file behind the tail is to be.
+// wishNext has the next file made, which follows the last one.
 func (d *DiskStorage) wishNext() {
-	spec, err := d.nextSpec(d.next, d.tail)
+	spec, err := d.nextSpec(d.next, d.before(&plan{}))
 	if err != nil {
 		return // the Save that needs the file will meet the same
 	}
+	d.nextWanted = true
 	d.ahead.mu.Lock()
 	d.ahead.wish = &spec
 	d.ahead.mu.Unlock()
+	d.ahead.maker.Wake()
 }
 
 // readyTail makes the tail ready, piece by piece.

@@ -24,5 +24,7 @@ func (d *DiskStorage) SealNow() { d.sealRetired() }
 // WaitForBackground returns when nothing is done in the background any more.
 func (d *DiskStorage) WaitForBackground() {
 	d.stopAhead()
-	d.remover.Wait()
+	if d.remover != nil { // it is open for writing
+		d.remover.Wait()
+	}
 }

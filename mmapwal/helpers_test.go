@@ -51,6 +51,7 @@ func testLogOpen(t testing.TB, dir string, edits ...func(*mmapwal.Options)) *mma
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = d.Close() })
+	d.WaitForBackground() // which may make a file
 	return d
 }
 

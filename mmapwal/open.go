@@ -11,7 +11,6 @@ import (
 	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
 	"github.com/seed-2fef92ad/raftwal/internal/host"
-	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"github.com/seed-2fef92ad/raftwal/metafile"
 	"go.etcd.io/raft/v3/raftpb"
 )
@@ -191,7 +190,10 @@ func (d *DiskStorage) openForWriting(inv *inventory) error {
 	for _, name := range gone {
 		d.remover.Remove(deadName(name))
 	}
-	return d.ensureTail()
+	if d.tail == nil {
+		d.wishNext() // the first Save finds it made, or waits less
+	}
+	return nil
 }
 
 // removeLeftovers removes what interrupted creations left under names that this
@@ -286,27 +288,6 @@ func (d *DiskStorage) reconcile(m *metafile.Meta) {
 		d.log.Warn("raftwal: commit index put inside the log", "dir", d.dir, "was", m.HardState.Commit, "is", commit)
 		m.HardState.Commit = commit
 	}
-}
-
-// ensureTail makes the first file that takes entries. On a full disk that is
-// left to the first Save, so that the log can be opened, and compacted.
-func (d *DiskStorage) ensureTail() error {
-	if d.tail != nil {
-		return nil
-	}
-	p := &d.plan
-	defer d.discard(p)
-	_, err := d.addFile(p, nil)
-	if errors.Is(err, ErrNoSpace) && !vfs.SyncFailed(err) {
-		d.log.Warn("raftwal: no space for a new entry file; compact, or make room", "dir", d.dir, "err", err)
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	d.adopt(p)
-	d.publish()
-	return nil
 }
 
 // logOpened tells an operator what Open found, loudly if there was anything.

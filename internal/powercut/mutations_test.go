@@ -111,6 +111,8 @@ var mutations = []mutation{
 	{"a failed sync is tried again", []edit{{"entryfile/file.go",
 		"\tif err := m.Sync(off, n)",
 		"\terr = m.Sync(off, n)\n\tif err != nil {\n\t\terr = m.Sync(off, n)\n\t}\n\tif err := err"}}},
+	{"the background keeps its failed syncs to itself", []edit{{"entryfile/ready.go",
+		"\t\t\tf.broken.CompareAndSwap(nil, &err) // records of the writer may be among what was not written\n", ""}}},
 	{"a failed sync of wal.meta is tried again", []edit{{"metafile/file.go",
 		"\treturn f.mem.Sync(at, page.Size)",
 		"\tif f.mem.Sync(at, page.Size) == nil {\n\t\treturn nil\n\t}\n\treturn f.mem.Sync(at, page.Size)"}}},
