@@ -64,8 +64,9 @@ type File struct {
 
 	index     Index        // live entries; empty once sealed
 	end       atomic.Int64 // of the records
-	slotsEnd  int64        // the slots have pages up to here; beyond, they are zero
+	slotsEnd  int64        // the slots have pages up to here; beyond, they are zero or left over
 	stale     bool         // slots or seal must be written anew
+	leftover  bool         // slots behind those in use may be of an earlier life of the file
 	restored  bool         // the header page that counts is known to be on the disk
 	published bool         // a prepared file has its name
 

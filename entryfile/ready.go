@@ -36,7 +36,7 @@ func (f *File) Free() (bytes int64, entries int) {
 func (f *File) Expected() int64 {
 	bytes, entries := f.Free()
 	if n := int64(f.index.Len()); n > 0 {
-		bytes = min(bytes, (f.end.Load()-DataStart)/n*int64(entries)+readyChunk)
+		bytes = min(bytes, (f.end.Load()-DataStart)/n*int64(entries))
 	}
 	return bytes
 }
@@ -252,10 +252,11 @@ func writtenTo(file vfs.File) int64 {
 	return end
 }
 
-// clean makes a spare file an empty one: no slot in use, and one header page. Its
-// data region was written up to the offset written.
+// clean makes a spare file an empty one, of one header page. Its data region was written
+// up to the offset written. Its slots stay until they are stored to, or the file is sealed
+// or closed: their checksums hold with the salt of then only.
 func (f *File) clean(written int64) error {
-	f.header.Reused = true
+	f.header.Reused, f.leftover = true, true
 	if err := f.file.Reserve(0, DataStart); err != nil {
 		return err
 	}
@@ -267,8 +268,8 @@ func (f *File) clean(written int64) error {
 	if err != nil {
 		return err
 	}
-	_ = m.PopulateRead(0, DataStart) // what cannot be had, clearPage finds out
-	for at := int64(0); at < DataStart; at += page.Size {
+	_ = m.PopulateRead(headerPage0, DataStart-headerPage0) // what cannot be had, clearPage finds out
+	for at := int64(headerPage0); at < DataStart; at += page.Size {
 		if err := f.clearPage(at); err != nil {
 			return err
 		}

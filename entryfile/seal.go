@@ -22,23 +22,28 @@ func (f *File) Seal() error {
 // SyncSlots makes the slots durable, the cleared ones too. Damaged ones are
 // written anew.
 func (f *File) SyncSlots() error {
-	if f.stale {
-		if err := f.renewSlots(); err != nil {
+	if f.stale || f.leftover {
+		from := f.index.Len()
+		if f.stale {
+			from = 0
+		}
+		if err := f.renewSlots(from); err != nil {
 			return err
 		}
-		f.slotsEnd, f.stale = MaxSlots*SlotBytes, false
+		f.slotsEnd, f.stale, f.leftover = MaxSlots*SlotBytes, false, false
 	}
 	return f.sync(0, max(f.slotsEnd, int64(f.index.Len())*SlotBytes))
 }
 
-// renewSlots stores the slots of all live entries, and clears those behind them.
-func (f *File) renewSlots() error {
-	used := f.index.Len()
-	end := roundUp(int64(used)*SlotBytes, page.Size)
-	if err := f.populate(0, end); err != nil {
+// renewSlots stores the slots of the live entries from that one on, and clears those
+// behind them.
+func (f *File) renewSlots(from uint64) error {
+	used := int64(f.index.Len()) * SlotBytes
+	begin, end := int64(from)*SlotBytes&^(page.Size-1), roundUp(used, page.Size)
+	if err := f.populate(begin, end-begin); err != nil {
 		return err
 	}
-	if err := f.storeSlots(0, min(uint64(end/SlotBytes), MaxSlots)); err != nil {
+	if err := f.storeSlots(from, min(uint64(end/SlotBytes), MaxSlots)); err != nil {
 		return err
 	}
 	for at := end; at < MaxSlots*SlotBytes; at += page.Size {

@@ -1,0 +1,95 @@
+package entryfile
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// reused returns an empty file made of one that had n entries.
+func reused(t *testing.T, n uint64) *File {
+	t.Helper()
+	old := prepare(t, entries(1, n+1, 1)...)
+	must(t, old.Terminate())
+	must(t, old.Seal())
+	must(t, old.Release())
+	spare := SpareName(old.Number())
+	must(t, os.Rename(old.Path(), filepath.Join(old.dir, spare)))
+	s := spec(4 << 20)
+	s.Number, s.Salt = 8, testSalt+1
+	f, err := Reuse(vfs.OS(), old.dir, spare, s, 0, 0)
+	must(t, err)
+	must(t, f.Publish())
+	return f
+}
+
+// lastSlotInUse returns the end of the last byte among the slots that is not zero.
+func lastSlotInUse(t *testing.T, f *File) int64 {
+	t.Helper()
+	content, err := os.ReadFile(f.Path())
+	must(t, err)
+	end := int64(MaxSlots * SlotBytes)
+	for end > 0 && content[end-1] == 0 {
+		end--
+	}
+	return roundUp(end, SlotBytes)
+}
+
+// TestLeftoverSlots: slots of an earlier life of the file are no entries, whatever comes
+// next, and they are gone when it is sealed or closed.
+func TestLeftoverSlots(t *testing.T) {
+	const before = 1000
+	for _, n := range []uint64{0, 1, 127, 128, 129, 999, 1000, 1001, 2000} {
+		es := entries(1, n+1, 2)
+		f := reused(t, before)
+		save(t, f, es)
+		if end := lastSlotInUse(t, f); end != int64(max(n, before))*SlotBytes {
+			t.Errorf("%d entries: slots up to %d are not zero", n, end)
+		}
+		t.Run("sealed", func(t *testing.T) { sealed(t, f, es) })
+		f = reused(t, before)
+		save(t, f, es)
+		t.Run("closed", func(t *testing.T) { closed(t, f, es) })
+		f = reused(t, before)
+		save(t, f, es)
+		t.Run("killed", func(t *testing.T) { killed(t, f, es) })
+	}
+}
+
+func sealed(t *testing.T, f *File, es []*raftpb.Entry) {
+	must(t, f.Terminate())
+	must(t, f.Seal())
+	wantSlots(t, f, es)
+	wantEntries(t, reopen(t, f), es)
+}
+
+func closed(t *testing.T, f *File, es []*raftpb.Entry) {
+	must(t, f.SyncSlots())
+	wantSlots(t, f, es)
+	end := f.End()
+	f = reopen(t, f)
+	must(t, f.Continue(end))
+	wantEntries(t, f, es)
+	if f.Stale() {
+		t.Error("the slots are taken for damaged")
+	}
+}
+
+func killed(t *testing.T, f *File, es []*raftpb.Entry) {
+	f = reopen(t, f)
+	s, err := f.Scan()
+	must(t, err)
+	must(t, f.Recover(s, DataStart))
+	wantSlots(t, f, es)
+	wantEntries(t, f, es)
+}
+
+func wantSlots(t *testing.T, f *File, es []*raftpb.Entry) {
+	t.Helper()
+	if end := lastSlotInUse(t, f); end != int64(len(es))*SlotBytes {
+		t.Errorf("slots up to %d are not zero, for %d entries", end, len(es))
+	}
+}
