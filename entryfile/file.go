@@ -178,7 +178,7 @@ func (f *File) writeAhead(dataBytes int64) error {
 		return err
 	}
 	ready := f.firstStep()
-	if err := f.file.WriteZeros(0, ready); err != nil {
+	if err := f.file.WriteZeros(0, ready, page.Size); err != nil {
 		return err
 	}
 	f.slotsEnd = headerPage0

@@ -41,9 +41,10 @@ func (f *File) Expected() int64 {
 	return bytes
 }
 
-// Ahead reports whether the file is ready as far ahead as that, or up to its end.
+// Ahead reports whether the file is ready as far ahead as that, or up to its end, or
+// takes no more records.
 func (f *File) Ahead(bytes int64) bool {
-	return bytes == 0 || f.ready.Load() >= min(f.end.Load()+bytes, f.header.Size)
+	return bytes == 0 || f.Sealed() || f.ready.Load() >= min(f.end.Load()+bytes, f.header.Size)
 }
 
 // ReadyAhead makes a chunk of the file ready, if it is not ready that many bytes
@@ -73,15 +74,28 @@ func (f *File) ReadyAhead(bytes int64) error {
 	return f.makeReady(&f.beside.mem, from, to)
 }
 
-// unready returns from where on the file is not ready.
-func (f *File) unready() int64 { return max(f.ready.Load(), f.end.Load()&^(page.Size-1)) }
+// unready returns from where on the file is not ready. Where nothing is synced that is
+// behind all records, since they are stored to what is ready only.
+func (f *File) unready() int64 {
+	if !f.synced {
+		return f.ready.Load()
+	}
+	return max(f.ready.Load(), f.end.Load()&^(page.Size-1))
+}
 
 // makeReady makes [from, to) ready, which has blocks, in m; growing is held, or
-// nobody else knows the file. The pages are made dirty as they are, so that a sync
-// writes blocks that were only reserved; what the writer stores meanwhile goes along.
+// nobody else knows the file. Where records are synced the writer may be storing there:
+// the pages are made dirty as they are, so that a sync writes blocks that were only
+// reserved, and what the writer has stored goes along. Where they are not it stores to
+// what is ready only, so pages are made at once, and large: there is nothing to be read.
 func (f *File) makeReady(m *vfs.Mapping, from, to int64) error {
 	if from >= to {
 		return nil
+	}
+	if !f.synced {
+		if err := f.file.WriteZeros(from, to-from, vfs.MaxZeros); err != nil {
+			return err
+		}
 	}
 	if err := (*m).Populate(from, to-from); err != nil {
 		return f.explainFault(err)

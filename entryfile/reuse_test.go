@@ -71,7 +71,7 @@ func closed(t *testing.T, f *File, es []*raftpb.Entry) {
 	wantSlots(t, f, es)
 	end := f.End()
 	f = reopen(t, f)
-	must(t, f.Continue(end))
+	must(t, f.Continue(end, false))
 	wantEntries(t, f, es)
 	if f.Stale() {
 		t.Error("the slots are taken for damaged")
@@ -91,5 +91,44 @@ func wantSlots(t *testing.T, f *File, es []*raftpb.Entry) {
 	t.Helper()
 	if end := lastSlotInUse(t, f); end != int64(len(es))*SlotBytes {
 		t.Errorf("slots up to %d are not zero, for %d entries", end, len(es))
+	}
+}
+
+// TestReadyAheadOfNothing: nothing is made ready in a file that is sealed.
+func TestReadyAheadOfNothing(t *testing.T) {
+	f := prepare(t, entries(1, 10, 1)...)
+	must(t, f.ReadyAhead(3<<20))
+	if f.Ahead(3 << 20) {
+		t.Fatal("all of it was made ready at once")
+	}
+	must(t, f.Terminate())
+	must(t, f.Seal())
+	if !f.Ahead(3 << 20) {
+		t.Error("there is something to be made ready")
+	}
+	must(t, f.ReadyAhead(3<<20))
+}
+
+// TestReadyAheadKeepsRecords: where nothing is synced zeros are written ahead, and never
+// over a record, whatever was stored and wherever the file is opened again.
+func TestReadyAheadKeepsRecords(t *testing.T) {
+	f := prepare(t)
+	rng := seeded(t)
+	var es []*raftpb.Entry
+	for last := uint64(0); last < 900; {
+		n := 1 + uint64(rng.Intn(20))
+		more := plain(last+1, last+1+n, rng.Intn(300))
+		save(t, f, more)
+		es, last = append(es, more...), last+n
+		switch rng.Intn(4) {
+		case 0:
+			must(t, f.ReadyAhead(int64(rng.Intn(1<<20))))
+		case 1:
+			must(t, f.SyncSlots())
+			end := f.End()
+			f = reopen(t, f)
+			must(t, f.Continue(end, false))
+		}
+		wantEntries(t, f, es)
 	}
 }

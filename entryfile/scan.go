@@ -206,9 +206,10 @@ func (f *File) Resume(s Scan) {
 }
 
 // Continue makes a file that was closed cleanly ready to be appended to, from
-// its slots alone; end is where its data ended then. If the slots are damaged
-// they are rebuilt from the records, and written with the next Seal or Close.
-func (f *File) Continue(end int64) error {
+// its slots alone; end is where its data ended then, and synced says whether each append
+// is going to be synced. If the slots are damaged they are rebuilt from the records, and
+// written with the next Seal or Close.
+func (f *File) Continue(end int64, synced bool) error {
 	x, ok, err := f.tailIndex(end)
 	if err != nil {
 		return err
@@ -224,7 +225,7 @@ func (f *File) Continue(end int64) error {
 		}
 		x, f.stale = s.Index, true
 	}
-	f.index = x
+	f.index, f.synced = x, synced
 	f.end.Store(end)
 	f.durable.Store(end)
 	f.reserved.Store(roundUp(end, page.Size))

@@ -197,14 +197,14 @@ func TestContinueWithDamagedSlots(t *testing.T) {
 		must(t, f.SyncSlots())
 		damage(t, f)
 		f = reopen(t, f)
-		must(t, f.Continue(end))
+		must(t, f.Continue(end, false))
 		wantEntries(t, f, entries(1, 21, 1))
 		if !f.stale {
 			t.Errorf("%s: not noticed", name)
 		}
 		must(t, f.SyncSlots())
 		f = reopen(t, f)
-		must(t, f.Continue(end))
+		must(t, f.Continue(end, false))
 		wantEntries(t, f, entries(1, 21, 1))
 		if f.stale {
 			t.Errorf("%s: not written anew", name)
@@ -227,11 +227,11 @@ func TestContinueElsewhere(t *testing.T) {
 	must(t, f.SyncSlots())
 	for _, wrong := range []int64{0, DataStart, last, end - 8, end + 8, f.Size(), 1 << 40} {
 		g := reopen(t, f)
-		wantCorrupt(t, g.Continue(wrong))
+		wantCorrupt(t, g.Continue(wrong, false))
 	}
 	flip(t, f, last+40)
 	zero(t, f, 0, SlotBytes)
-	e := wantCorrupt(t, reopen(t, f).Continue(end))
+	e := wantCorrupt(t, reopen(t, f).Continue(end, false))
 	if e.First != 20 || e.Offset != last {
 		t.Errorf("%v, want entry 20 at %d", e, last)
 	}
@@ -246,7 +246,7 @@ func TestContinueAfterDgraph(t *testing.T) {
 		page.Order.PutUint64(p[8:], 21)
 		page.Order.PutUint64(p[16:], uint64(f.End()))
 	})
-	e := wantCorrupt(t, reopen(t, f).Continue(f.End()))
+	e := wantCorrupt(t, reopen(t, f).Continue(f.End(), false))
 	if !strings.Contains(e.Reason, "import --from dgraph") || e.Offset != 20*SlotBytes {
 		t.Errorf("no word of import: %v", e)
 	}
@@ -327,7 +327,7 @@ func TestReadsOfACutFile(t *testing.T) {
 	_, readErr := get(f, 1, 10, 0)
 	b := &Batch{MaxBytes: 1}
 	_, measureErr := f.Measure(&x, 1, 10, b)
-	for _, err := range []error{scanErr, readErr, measureErr, f.Continue(f.End()), f.Append(entries(10, 11, 1))} {
+	for _, err := range []error{scanErr, readErr, measureErr, f.Continue(f.End(), false), f.Append(entries(10, 11, 1))} {
 		wantErr(t, err, vfs.ErrFault)
 	}
 }

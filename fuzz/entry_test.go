@@ -178,7 +178,7 @@ func checkOpen(t *testing.T, img image, file *entryfile.File, s entryfile.Scan, 
 	file.Resume(s)
 	checkLive(t, img, file)
 	// The slots may say what they like: what is read is checked.
-	if err := file.Continue(s.End); err != nil {
+	if err := file.Continue(s.End, false); err != nil {
 		wantCorrupt(t, err)
 	} else {
 		checkLive(t, img, file)

@@ -61,6 +61,26 @@ func TestCostOfSave(t *testing.T) {
 	testLogCost(t, d, fsys, 2, 2, 0)
 }
 
+// TestCostOfSaveGoingOn: the same holds in a file that is continued; but the first Save
+// says that the log is in use.
+func TestCostOfSaveGoingOn(t *testing.T) {
+	dir := t.TempDir()
+	testLogClose(t, testLogBase(t, dir))
+	fsys := vfstest.New(vfs.OS(), nil)
+	d := testLogOpen(t, dir, testLogOn(fsys))
+	if n := fsys.Count(vfstest.OpMsync) + fsys.Count(vfstest.OpStore); n != 0 {
+		t.Errorf("opening costs %d msyncs and stores", n)
+	}
+	fsys.Reset()
+	testLogSave(t, d, testLogHard(3, 1, 30), testLogEntries(31, 33, 3, 100))
+	d.WaitForBackground()
+	if n := fsys.Count(vfstest.OpMsync); n < 3 { // there may be more in the background
+		t.Errorf("the first Save costs %d msyncs, want at least 3", n)
+	}
+	testLogCost(t, d, fsys, 3, 31, 1)
+	testLogCost(t, d, fsys, 3, 32, 1)
+}
+
 // TestCostOfLargeSave: the disk begins to write one while the rest is collected.
 func TestCostOfLargeSave(t *testing.T) {
 	d, fsys := testLogCounted(t, func(o *mmapwal.Options) { o.FileDataSize = 16 << 20 })

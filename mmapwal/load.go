@@ -168,7 +168,7 @@ func (d *DiskStorage) read(l *loaded, last bool) error {
 		if l.file.Encrypted() {
 			return d.readClean(l, m.Durable.Offset)
 		}
-		return l.file.Continue(m.Durable.Offset)
+		return l.file.Continue(m.Durable.Offset, d.opts.Sync.mode == hardSync)
 	}
 	return d.scan(l)
 }

@@ -380,7 +380,13 @@ func (f *file) Reserve(off, n int64) error {
 	return nil
 }
 
-func (f *file) WriteZeros(int64, int64) error { return f.write("write") }
+func (f *file) WriteZeros(off, n, _ int64) error {
+	if err := f.write("write"); err != nil {
+		return err
+	}
+	f.disk.count(f.node.clear(off, off+n))
+	return nil
+}
 
 func (f *file) StartWrite(int64, int64) {}
 

@@ -118,7 +118,7 @@ func (w *work) reindex(m *metafile.File, info *inspect.File) (err error) {
 	}
 	defer func() { err = errors.Join(err, f.Release()) }()
 	if !f.Sealed() && !w.o.NotDgraph {
-		if err := f.Continue(meta.Durable.Offset); errors.Is(err, mmapwal.ErrCorrupt) {
+		if err := f.Continue(meta.Durable.Offset, true); errors.Is(err, mmapwal.ErrCorrupt) {
 			return fmt.Errorf("the slots of %s: %w", info.Name, ErrDgraph)
 		}
 	}

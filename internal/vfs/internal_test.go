@@ -27,14 +27,14 @@ func create(t *testing.T, size int64) *osFile {
 func TestWriteZeros(t *testing.T) {
 	const size = 3<<20 + 5
 	f := create(t, size)
-	if err := f.WriteZeros(1, size-1); err != nil {
+	if err := f.WriteZeros(1, size-1, 4096); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := f.Size(); n != size || err != nil {
 		t.Errorf("size %d, error %v, want %d", n, err, size)
 	}
 	_ = f.Close()
-	if err := f.WriteZeros(0, 1); !errors.Is(err, os.ErrClosed) {
+	if err := f.WriteZeros(0, 1, 1); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("error %v, want %v", err, os.ErrClosed)
 	}
 }

@@ -176,7 +176,7 @@ func (f *osFile) Close() error {
 func (f *osFile) Reserve(off, n int64) error {
 	err := retryEINTR(func() error { return allocate(f.fd(), off, n) })
 	if errors.Is(err, errors.ErrUnsupported) {
-		return f.WriteZeros(off, n) // the way to blocks that every file system knows
+		return f.WriteZeros(off, n, page.Size) // the way to blocks that every file system knows
 	}
 	if err != nil {
 		return f.errorf("reserve", err)
@@ -184,10 +184,12 @@ func (f *osFile) Reserve(off, n int64) error {
 	return nil
 }
 
-func (f *osFile) WriteZeros(off, n int64) error {
-	var zeros [page.Size]byte
+// zeros are never changed.
+var zeros [MaxZeros]byte
+
+func (f *osFile) WriteZeros(off, n, piece int64) error {
 	for n > 0 {
-		written, err := f.WriteAt(zeros[:min(n, page.Size)], off)
+		written, err := f.WriteAt(zeros[:min(n, piece)], off)
 		if err != nil {
 			return err
 		}

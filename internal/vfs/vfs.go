@@ -24,6 +24,9 @@ var (
 	ErrFault = errors.New("page fault in mapped memory")
 )
 
+// MaxZeros is the size of the largest piece of File.WriteZeros, in bytes.
+const MaxZeros = 256 << 10
+
 // The operations of an *fs.PathError that comes from a failed sync.
 const (
 	OpSync    = "sync"
@@ -94,10 +97,10 @@ type File interface {
 	// Reserve allocates blocks for [off, off+n), which lies inside the file and
 	// holds nothing of value. It fails with ENOSPC before anything is written.
 	Reserve(off, n int64) error
-	// WriteZeros writes zeros to [off, off+n), which reads as zeros already, so that its
-	// blocks are written ones. It goes page by page: then the system caches single pages,
-	// and writes no more than those that are stored to later.
-	WriteZeros(off, n int64) error
+	// WriteZeros writes zeros to [off, off+n) inside the file, in pieces of so many
+	// bytes, MaxZeros at most. The system may cache a piece as one: large ones cost less to
+	// make, but a store to one of their bytes may have all of it written.
+	WriteZeros(off, n, piece int64) error
 	// Punch gives back the blocks that lie wholly inside [off, off+n); they read
 	// as zeros from then on. ErrUnsupported where the file system cannot.
 	Punch(off, n int64) error

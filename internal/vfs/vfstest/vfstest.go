@@ -209,11 +209,11 @@ func (f *file) Reserve(off, n int64) error {
 	return f.File.Reserve(off, n)
 }
 
-func (f *file) WriteZeros(off, n int64) error {
+func (f *file) WriteZeros(off, n, piece int64) error {
 	if err := f.fsys.call(OpWrite, f.name); err != nil {
 		return err
 	}
-	return f.File.WriteZeros(off, n)
+	return f.File.WriteZeros(off, n, piece)
 }
 
 func (f *file) StartWrite(off, n int64) {
