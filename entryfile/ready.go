@@ -278,13 +278,9 @@ func (f *File) clean(written int64) error {
 	if f.synced {
 		f.ready.Store(written)
 	}
-	m, err := f.memory()
-	if err != nil {
-		return err
-	}
-	_ = m.PopulateRead(headerPage0, DataStart-headerPage0) // what cannot be had, clearPage finds out
+	clear(f.buf[:])
 	for at := int64(headerPage0); at < DataStart; at += page.Size {
-		if err := f.clearPage(at); err != nil {
+		if err := f.store(at, f.buf[:]); err != nil { // zero or not: the disk may hold another
 			return err
 		}
 	}

@@ -81,6 +81,22 @@ func TestSpareFiles(t *testing.T) {
 	}
 }
 
+// TestSparesOfAnUncleanRun are removed: what made the run end may be one of them, on a
+// place of the disk that fails.
+func TestSparesOfAnUncleanRun(t *testing.T) {
+	dir := t.TempDir()
+	d := testLogOpen(t, dir)
+	testTurnOver(t, d, 1, 3)
+	unclean := testLogCopyDir(t, dir)
+	if spares, _ := filepath.Glob(filepath.Join(unclean, "*.spare")); len(spares) == 0 {
+		t.Fatal("there is no spare file")
+	}
+	d = testLogOpen(t, unclean)
+	if spares, _ := filepath.Glob(filepath.Join(unclean, "*.spare")); len(spares) != 0 || d.Stats().Recovery.Clean {
+		t.Errorf("%v are kept", spares)
+	}
+}
+
 // TestNextFileIsMadeLate: while there is much room left the log waits with the next file,
 // for which there may be a spare one by then. A log that is not synced waits less.
 func TestNextFileIsMadeLate(t *testing.T) {
