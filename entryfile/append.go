@@ -91,43 +91,34 @@ func (f *File) Reserve(dataBytes int64, count int) error {
 // need them.
 func (f *File) reserve(to int64) error {
 	to = min(roundUp(to, page.Size), f.header.Size)
-	if to > f.reserved.Load() {
-		if err := f.growTo(to); err != nil {
-			return err
-		}
-	}
-	if f.synced || to <= f.ready.Load() {
+	if to <= f.reserved.Load() && (f.synced || to <= f.ready.Load()) {
 		return nil
 	}
-	f.growing.Lock()
+	f.growing.Lock() // it may be growing at this moment
 	defer f.growing.Unlock()
+	if err := f.growTo(to); err != nil || f.synced {
+		return err
+	}
 	return f.makeReady(f.mem.Load(), f.unready(), to)
 }
 
-// growTo makes blocks up to the offset to, and some more if there is room.
+// growTo makes blocks up to the offset to, and some more if there is room; growing is held,
+// or nobody else knows the file.
 func (f *File) growTo(to int64) error {
-	f.growing.Lock() // it may be growing at this moment
-	defer f.growing.Unlock()
-	from := f.reserved.Load()
-	step := min(max(to, from+dataStep, from+4*(to-from)), f.header.Size)
-	err := f.grow(step)
-	if step > to && isFull(err) {
-		err = f.grow(to)
-	}
-	return err
-}
-
-// grow makes blocks up to the offset to; growing is held.
-func (f *File) grow(to int64) error {
 	from := f.reserved.Load()
 	if to <= from {
 		return nil
 	}
-	if err := f.file.Reserve(from, to-from); err != nil {
-		return err
+	step := min(max(to, from+dataStep, from+4*(to-from)), f.header.Size)
+	err := f.file.Reserve(from, step-from)
+	if step > to && isFull(err) {
+		step = to
+		err = f.file.Reserve(from, step-from)
 	}
-	f.reserved.Store(to)
-	return nil
+	if err == nil {
+		f.reserved.Store(step)
+	}
+	return err
 }
 
 // checkLength: WriteAt would quietly lengthen a file that somebody has cut short.

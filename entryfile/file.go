@@ -76,7 +76,7 @@ type File struct {
 	growing  sync.Mutex   // held while space is being made
 	beside   *beside      // nil: not open
 	reserved atomic.Int64 // the data region has blocks up to here
-	ready    atomic.Int64 // it costs no more than it must to write up to here
+	ready    atomic.Int64 // it costs no more than it must to write up to here; if not synced, no record lies beyond
 
 	punched atomic.Int64 // records that start below it may be gone, but for those of Seal.Others
 
@@ -161,10 +161,16 @@ func Prepare(fsys vfs.FS, dir string, spec Spec, dataBytes int64, count int) (_ 
 		return f, err
 	}
 	// Pages would not stay ready over a sync.
+	return f, f.readyFirst(dataBytes, count)
+}
+
+// readyFirst makes room for dataBytes of records of count entries, and the begin of a new
+// file ready, in which nothing is synced.
+func (f *File) readyFirst(dataBytes int64, count int) error {
 	if err := f.Reserve(max(dataBytes, 1), max(count, 1)); err != nil {
-		return nil, err
+		return err
 	}
-	return f, f.makeReady(f.mem.Load(), f.ready.Load(), f.firstStep())
+	return f.makeReady(f.mem.Load(), f.ready.Load(), f.firstStep())
 }
 
 // firstStep returns up to where a new file is made ready.
@@ -174,7 +180,7 @@ func (f *File) firstStep() int64 { return min(f.reserved.Load(), DataStart+dataS
 // of the slots are written, too, not reserved only: the fewer extents a file has, the
 // less of the file system's own is written when the disk gets records for the first time.
 func (f *File) writeAhead(dataBytes int64) error {
-	if err := f.reserve(DataStart + max(dataBytes, 1)); err != nil {
+	if err := f.reserve(DataStart + max(dataBytes, 1) + RecordBytes(f.secret.overhead())); err != nil {
 		return err
 	}
 	ready := f.firstStep()

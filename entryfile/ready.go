@@ -13,7 +13,8 @@ import (
 // A place in a file is ready if writing there costs no more than it must: it has
 // blocks that were written before, so that a sync changes no metadata of the file
 // system; or, where records are stored without a sync, it has pages, so that a store
-// takes no fault. A record can be written where it is not ready, only slower.
+// takes no fault. What is synced can be written where it is not ready, only slower; what
+// is not is stored to what is ready only.
 
 // readyChunk is how much is made ready at once, in bytes: little enough that a Save
 // beside it hardly waits for the disk.
@@ -44,7 +45,7 @@ func (f *File) Expected() int64 {
 // Ahead reports whether the file is ready as far ahead as that, or up to its end, or
 // takes no more records.
 func (f *File) Ahead(bytes int64) bool {
-	return bytes == 0 || f.Sealed() || f.ready.Load() >= min(f.end.Load()+bytes, f.header.Size)
+	return bytes == 0 || f.Sealed() || f.unready() >= min(f.end.Load()+bytes, f.header.Size)
 }
 
 // ReadyAhead makes a chunk of the file ready, if it is not ready that many bytes
@@ -57,10 +58,8 @@ func (f *File) ReadyAhead(bytes int64) error {
 	}
 	from := f.unready()
 	to := min(from+readyChunk, f.header.Size)
-	if to > f.reserved.Load() {
-		if err := f.grow(min(max(to, f.end.Load()+bytes), f.header.Size)); err != nil {
-			return err
-		}
+	if err := f.growTo(to); err != nil {
+		return err
 	}
 	if !f.synced {
 		return f.makeReady(f.mem.Load(), from, to)
@@ -93,6 +92,9 @@ func (f *File) makeReady(m *vfs.Mapping, from, to int64) error {
 		return nil
 	}
 	if !f.synced {
+		if err := f.checkLength(); err != nil {
+			return err
+		}
 		if err := f.file.WriteZeros(from, to-from, vfs.MaxZeros); err != nil {
 			return err
 		}
@@ -238,11 +240,18 @@ func Reuse(fsys vfs.FS, dir, spare string, spec Spec, dataBytes int64, count int
 	if err := f.clean(writtenTo(f.file)); err != nil {
 		return nil, err
 	}
-	if err := f.Reserve(dataBytes, count); err != nil {
-		return nil, err
+	if f.synced {
+		if err := f.Reserve(dataBytes, count); err != nil {
+			return nil, err
+		}
 	}
 	if err := f.file.Sync(); err != nil {
 		return nil, err
+	}
+	if !f.synced {
+		if err := f.readyFirst(dataBytes, count); err != nil {
+			return nil, err
+		}
 	}
 	if err := fsys.Rename(name, f.temporary()); err != nil {
 		return nil, err
@@ -278,6 +287,11 @@ func (f *File) clean(written int64) error {
 	if f.synced {
 		f.ready.Store(written)
 	}
+	m, err := f.memory()
+	if err != nil {
+		return err
+	}
+	_ = m.PopulateRead(0, DataStart) // here, so that Saves need not wait for the disk
 	clear(f.buf[:])
 	for at := int64(headerPage0); at < DataStart; at += page.Size {
 		if err := f.store(at, f.buf[:]); err != nil { // zero or not: the disk may hold another

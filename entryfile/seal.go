@@ -126,6 +126,14 @@ func (f *File) RestoreHeader() error {
 	return f.restorePage()
 }
 
+// EnsureHeader is RestoreHeader if that was not done yet, of a file that was opened.
+func (f *File) EnsureHeader() error {
+	if f.restored {
+		return nil
+	}
+	return f.RestoreHeader()
+}
+
 // restorePage stores f.buf as the header page that counts, synced.
 func (f *File) restorePage() error {
 	if err := f.store(f.page, f.buf[:]); err != nil {

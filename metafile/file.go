@@ -358,9 +358,21 @@ func (f *File) Meta() Meta { return f.meta }
 // in the others; the next Commit writes pages 0 and 1 anew.
 func (f *File) Damaged() []int { return f.damaged }
 
-// Settled reports whether the log was closed cleanly and has not changed since. Then all
-// of it is on the disk: page 0 said so before page 1 was written.
+// Settled reports whether the log was closed cleanly, and nothing has been stored since
+// Open. Then all of it is on the disk, since page 0 was before page 1 was written; unless
+// it was only just made, or copied, which is made sure of before the first store.
 func (f *File) Settled() bool { return f.settled && !f.stored }
+
+// makeSure is called before a store: see Settled.
+func (f *File) makeSure() error {
+	if !f.Settled() {
+		return nil
+	}
+	if err := f.fsys.SyncDir(f.dir); err != nil {
+		return err
+	}
+	return f.Restore()
+}
 
 // Stored reports whether anything was stored since Open.
 func (f *File) Stored() bool { return f.stored }
@@ -389,6 +401,9 @@ func (f *File) Commit(m Meta) error {
 	first, second := 1, 0
 	if f.newest == 1 || slices.Contains(f.damaged, 0) {
 		first, second = 0, 1 // what counts, or is the only one, is overwritten last
+	}
+	if err := f.makeSure(); err != nil {
+		return err
 	}
 	if err := f.wipeDamaged(); err != nil {
 		return err
@@ -462,9 +477,12 @@ func (f *File) set(m Meta) error {
 	return nil
 }
 
-// Note stores m without a sync: it survives the death of the process, and may
+// Note stores m without a sync, but for the first store to a log that is settled: it survives the death of the process, and may
 // be lost in a power cut. It does not allocate.
 func (f *File) Note(m Meta) error {
+	if err := f.makeSure(); err != nil {
+		return err
+	}
 	if err := f.set(m); err != nil {
 		return err
 	}

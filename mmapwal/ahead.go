@@ -428,6 +428,11 @@ func (d *DiskStorage) unmakeNext() error {
 	case d.remover.Stats().Spares < d.opts.SpareFiles:
 		return f.Unpublish()
 	}
+	return d.unmake(f)
+}
+
+// unmake removes a file that has its name, and was not used, durably.
+func (d *DiskStorage) unmake(f *entryfile.File) error {
 	if err := errors.Join(f.Release(), d.fsys.Remove(f.Path())); err != nil {
 		return err
 	}

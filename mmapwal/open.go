@@ -245,8 +245,14 @@ func (d *DiskStorage) beginRun() error {
 }
 
 // begin stores, synced, that the log is in use, before the first entry of this run is
-// stored, unless wal.meta says so by now.
+// stored, unless wal.meta says so by now; and makes sure of the header of the file that
+// the entry may go to.
 func (d *DiskStorage) begin() error {
+	if d.tail != nil {
+		if err := d.tail.EnsureHeader(); err != nil {
+			return err
+		}
+	}
 	if d.meta.Begun() {
 		return nil
 	}

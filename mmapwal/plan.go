@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/metafile"
@@ -83,11 +84,11 @@ func (d *DiskStorage) tailIsFresh() bool {
 
 // discard removes what makeRoom prepared and nobody used, but for the first file.
 func (d *DiskStorage) discard(p *plan) {
-	for k, f := range p.files {
+	for k, f := range slices.Backward(p.files) {
 		if k == 0 {
 			d.giveNext(f)
-		} else {
-			f.Discard()
+		} else if err := d.unmake(f); err != nil {
+			_ = d.poison(err) // it must not be there when the log is closed
 		}
 	}
 	if p.snapFile != "" {

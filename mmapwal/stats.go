@@ -91,7 +91,7 @@ type Stats struct {
 
 // Recovery says what Open found and did.
 type Recovery struct {
-	Clean        bool          // the last run ended with Close
+	Clean        bool          // the last run ended with Close, or stored nothing
 	Duration     time.Duration // of Open
 	FilesScanned int           // entry files whose records were read
 	Entries      uint64        // live entries in them

@@ -184,7 +184,7 @@ func (d *dumper) sayDamage(l *inspect.Log) error {
 // live owner may have been compacted or cleared since: then it looks again.
 func (d *dumper) printAll(ctx context.Context, dir string, l *inspect.Log) error {
 	for again := 0; ; again++ {
-		last := again == 3 || l.Meta != nil && l.Meta.Clean
+		last := again == 3
 		err := l.Each(ctx, d.next, d.flags.to, func(e inspect.Entry) error {
 			if e.Err != nil && !last {
 				return errAgain

@@ -1,0 +1,107 @@
+package mmapwal_test
+
+import (
+	"crypto/rand"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/seed-2fef92ad/raftwal/internal/host"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs/simdisk"
+	"github.com/seed-2fef92ad/raftwal/mmapwal"
+)
+
+// testCutPower returns what a power cut leaves of a disk if nothing is written that was
+// not synced.
+func testCutPower(disk *simdisk.FS) *simdisk.FS {
+	return disk.Remains().Image(func(int) simdisk.Fate { return simdisk.Fate{} })
+}
+
+func testHost(disk *simdisk.FS, run func(f func())) host.Host {
+	return host.Host{FS: disk, Random: rand.Reader, Go: run, After: func(time.Duration, func()) {}}
+}
+
+// TestDiedWhileMade: of a log whose first process died while it made wal.meta, wherever,
+// what the next one saves is not lost.
+func TestDiedWhileMade(t *testing.T) {
+	never := func(func()) {} // the background comes too late
+	for n := 1; ; n++ {
+		disk := simdisk.New()
+		disk.CutAt(n)
+		_, err := mmapwal.OpenOn(testHost(disk, never), "/log", nil)
+		if err == nil {
+			if n < 8 {
+				t.Errorf("only %d steps were cut", n-1)
+			}
+			return
+		}
+		disk.Restart()
+		d, err := mmapwal.OpenOn(testHost(disk, never), "/log", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Save(testLogHard(3, 2, 0), nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		image := testCutPower(disk)
+		if d, err = mmapwal.OpenOn(testHost(image, never), "/log", nil); err != nil {
+			t.Fatal(err)
+		}
+		if h, err := d.HardState(); h.GetVote() != 2 || err != nil {
+			t.Fatalf("died at step %d: the vote is %d, %v", n, h.GetVote(), err)
+		}
+	}
+}
+
+// TestFilesOfARefusedSave: what was made for a Save that found no room is gone, durably,
+// when the log is closed.
+func TestFilesOfARefusedSave(t *testing.T) {
+	disk := simdisk.New()
+	h := testHost(disk, func(f func()) { f() })
+	o := testLogOptions()
+	o.FileDataSize = 1 << 20
+	d, err := mmapwal.OpenOn(h, "/log", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	testLogSave(t, d, testLogHard(1, 1, 0), testLogEntries(1, 1, 1, 100))
+	disk.SetHook(func(_ simdisk.Op, name string) error {
+		if strings.Contains(name, "00004") {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	testLogIs(t, d.Save(nil, testLogEntries(2, 4, 1, 1<<20-100), nil), mmapwal.ErrNoSpace)
+	disk.SetHook(nil)
+	testLogSave(t, d, nil, testLogEntries(2, 2, 1, 800<<10))
+	testLogSave(t, d, nil, testLogEntries(3, 3, 1, 600<<10))
+	testLogClose(t, d)
+	h.FS = testCutPower(disk)
+	if d, err = mmapwal.OpenOn(h, "/log", o); err != nil {
+		t.Fatal(err)
+	}
+	testLogRange(t, d, 1, 3)
+}
+
+// TestCutShortUnsynced: a file that somebody cuts short is not made longer again.
+func TestCutShortUnsynced(t *testing.T) {
+	dir := t.TempDir()
+	d := testLogOpen(t, dir, testLogNoSync, func(o *mmapwal.Options) { o.FileDataSize = 16 << 20 })
+	testLogSave(t, d, nil, testLogEntries(1, 5, 1, 100_000))
+	d.WaitForBackground()
+	name := filepath.Join(dir, "00001.wal")
+	const size = 1<<20 + 300_000
+	if err := os.Truncate(name, size); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Save(nil, testLogEntries(6, 6, 1, 4<<20), nil); !errors.Is(err, mmapwal.ErrCorrupt) {
+		t.Errorf("a Save to what was cut off: %v", err)
+	}
+	if info, err := os.Stat(name); err != nil || info.Size() != size {
+		t.Errorf("%v, %v, want it to be left at %d bytes", info, err, size)
+	}
+}
