@@ -98,7 +98,7 @@ func (f *file) WriteZeros(off, n, _ int64) error {
 	defer unlock()
 	if err == nil {
 		f.node.load(0)
-		f.node.store(off, make([]byte, n))
+		f.node.clear(off, n)
 	}
 	return err
 }
@@ -112,7 +112,7 @@ func (f *file) Punch(off, n int64) error {
 	defer unlock()
 	if n = min(n, f.node.size-off); err == nil && n > 0 {
 		f.node.load(0)
-		f.node.store(off, make([]byte, n))
+		f.node.clear(off, n)
 	}
 	return err
 }

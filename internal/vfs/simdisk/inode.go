@@ -98,6 +98,17 @@ func (n *inode) store(off int64, p []byte) {
 	}
 }
 
+// clear stores zeros, where anything was stored before.
+func (n *inode) clear(off, count int64) {
+	for end := off + count; off < end; {
+		count := min(pageSize-off%pageSize, end-off)
+		if n.pages[off/pageSize] != nil {
+			n.storePage(off, zeros.bytes[:count])
+		}
+		off += count
+	}
+}
+
 // storePage stores to one page, and remembers the sectors that it changes.
 func (n *inode) storePage(off int64, p []byte) {
 	pg := n.pages[off/pageSize]
