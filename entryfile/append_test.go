@@ -291,6 +291,22 @@ func TestReserveLess(t *testing.T) {
 	}
 }
 
+// TestReserveEnd: a new file has room for the record that ends it, too, on a disk that is
+// nearly full.
+func TestReserveEnd(t *testing.T) {
+	for _, synced := range []bool{true, false} {
+		s := spec(4 << 20)
+		s.Synced = synced
+		fsys := vfstest.New(vfs.OS(), vfstest.FailNth(2, syscall.ENOSPC, vfstest.OpReserve)) // the first is for the slots
+		f, err := Prepare(fsys, t.TempDir(), s, page.Size, 1)
+		must(t, err)
+		if want := int64(DataStart + 2*page.Size); f.reserved.Load() != want {
+			t.Errorf("synced %t: reserved up to %d, want %d", synced, f.reserved.Load(), want)
+		}
+		f.Discard()
+	}
+}
+
 // TestPrepareCuts: whatever fails, nothing is left behind.
 func TestPrepareCuts(t *testing.T) {
 	for n := 1; ; n++ {

@@ -3,9 +3,11 @@ package entryfile
 import (
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs/vfstest"
 	"go.etcd.io/raft/v3/raftpb"
 )
 
@@ -130,5 +132,33 @@ func TestReadyAheadKeepsRecords(t *testing.T) {
 			must(t, f.Continue(end, false))
 		}
 		wantEntries(t, f, es)
+	}
+}
+
+// TestReadyAheadReserves: what is made ready has blocks; without any nothing is.
+func TestReadyAheadReserves(t *testing.T) {
+	for _, synced := range []bool{true, false} {
+		var hook vfstest.Switch
+		s := spec(4 << 20)
+		s.Synced = synced
+		f, err := Prepare(vfstest.New(vfs.OS(), hook.Before), t.TempDir(), s, 0, 0)
+		must(t, err)
+		must(t, f.Publish())
+		for !f.Ahead(2 << 20) {
+			must(t, f.ReadyAhead(2<<20))
+			if f.ready.Load() > f.reserved.Load() {
+				t.Fatalf("synced %t: ready up to %d, with blocks up to %d", synced, f.ready.Load(), f.reserved.Load())
+			}
+		}
+		before := f.ready.Load()
+		hook.Set(vfstest.FailFrom(1, syscall.ENOSPC, vfstest.OpReserve))
+		for err == nil && !f.Ahead(4<<20) {
+			err = f.ReadyAhead(4 << 20)
+		}
+		wantErr(t, err, syscall.ENOSPC)
+		if ready := f.ready.Load(); ready < before || ready > f.reserved.Load() {
+			t.Errorf("synced %t: ready up to %d, with blocks up to %d", synced, ready, f.reserved.Load())
+		}
+		must(t, f.Release())
 	}
 }
