@@ -148,3 +148,38 @@ func TestOpenFailures(t *testing.T) {
 	}
 	wantMeta(t, read(t, dir), metaOf(t, 1)) // no lock was left
 }
+
+// TestSettled: opening a log that was closed, and Begin, store nothing; the first store
+// makes sure of the directory and of page 0, whichever store it is, and no other does.
+func TestSettled(t *testing.T) {
+	for name, c := range map[string]struct {
+		store  func(f *File) error
+		msyncs int
+	}{
+		"Note":   {func(f *File) error { return f.Note(metaOf(t, 3)) }, 0},
+		"Commit": {func(f *File) error { return f.Commit(metaOf(t, 3)) }, 2},
+	} {
+		dir := created(t)
+		f := open(t, dir)
+		must(t, f.CommitClean(metaOf(t, 2)))
+		must(t, f.Close())
+		fsys := vfstest.New(vfs.OS(), nil)
+		f, err := Open(fsys, dir, false)
+		must(t, err)
+		must(t, f.Begin(metaOf(t, 3)))
+		if !f.Settled() || f.Stored() || f.Begun() || fsys.Count(vfstest.OpStore)+fsys.Count(vfstest.OpMsync) != 0 {
+			t.Errorf("%s: settled %t, stored %t, begun %t before it", name, f.Settled(), f.Stored(), f.Begun())
+		}
+		for k, sure := range []int{1, 0} {
+			fsys.Reset()
+			must(t, c.store(f))
+			if dirs, msyncs := fsys.Count(vfstest.OpSyncDir), fsys.Count(vfstest.OpMsync); dirs != sure || msyncs != c.msyncs+sure {
+				t.Errorf("%s %d: the directory is synced %d times, pages %d times", name, k, dirs, msyncs)
+			}
+		}
+		if f.Settled() || !f.Stored() || f.Begun() != (name == "Commit") {
+			t.Errorf("%s: settled %t, stored %t, begun %t", name, f.Settled(), f.Stored(), f.Begun())
+		}
+		must(t, f.Close())
+	}
+}

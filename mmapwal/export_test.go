@@ -28,3 +28,6 @@ func (d *DiskStorage) WaitForBackground() {
 		d.remover.Wait()
 	}
 }
+
+// Unsealed returns how many files take no more records and are not sealed yet.
+func (d *DiskStorage) Unsealed() int { return len(d.unsealed()) }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/seed-2fef92ad/raftwal/internal/oracle"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs/simdisk"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs/vfstest"
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
 	"go.etcd.io/raft/v3"
@@ -168,5 +169,23 @@ func TestReuseUnderAReader(t *testing.T) {
 	}
 	if compacted == 0 {
 		t.Error("no file was used again under the reader")
+	}
+}
+
+// TestBacklogOfSeals: files that wait to be sealed are bounded; a Save seals one of them,
+// and not all.
+func TestBacklogOfSeals(t *testing.T) {
+	o := testLogOptions(testLogNoSync)
+	o.FileDataSize = 1 << 20
+	d, err := mmapwal.OpenOn(testHost(simdisk.New(), func(func()) {}), "/log", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const most = 32
+	for i := uint64(1); i <= 40; i++ { // each takes a file
+		testLogSave(t, d, nil, testLogEntries(i, i, 1, 900_000))
+		if n, want := d.Unsealed(), min(int(i)-1, most); n != want {
+			t.Fatalf("after %d files %d wait, want %d", i, n, want)
+		}
 	}
 }
