@@ -3,6 +3,7 @@ package entryfile
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 
 	"github.com/seed-2fef92ad/raftwal/encryption"
@@ -158,9 +159,11 @@ func (f *File) Append(es []*raftpb.Entry) error {
 	kept := f.index.Len()
 	end := f.end.Load()
 	f.started = end
+	mark, overhead := f.durable.Load(), f.secret.overhead()
+	var r record
 	for _, e := range es {
-		r := recordOf(e, f.durable.Load(), f.secret.overhead())
-		if err := f.storeRecord(r, e.GetData(), end); err != nil {
+		r.describe(e, mark, overhead)
+		if err := f.storeRecord(&r, e.GetData(), end); err != nil {
 			return err
 		}
 		f.index.add(r.index, r.term, uint32(r.typ), end)
@@ -181,7 +184,7 @@ func (f *File) Terminate() error {
 		r.index, r.term = last, f.index.Term(last)
 	}
 	end := f.end.Load()
-	if err := f.storeRecord(r, nil, end); err != nil {
+	if err := f.storeRecord(&r, nil, end); err != nil {
 		return err
 	}
 	end += r.bytes()
@@ -192,48 +195,65 @@ func (f *File) Terminate() error {
 	return nil
 }
 
-// storeRecord stores a record at the end: in one piece if it is small, the
-// payload from where it is if not.
-func (f *File) storeRecord(r record, data []byte, at int64) error {
-	r.encode(f.buf[:])
-	payload, err := f.secret.seal(f.buf[RecordHeaderBytes:], at, data, f.buf[:RecordHeaderBytes])
+// storeRecord stores a record at the end: a small one in one piece, the payload of a large
+// one from where it is.
+func (f *File) storeRecord(r *record, data []byte, at int64) error {
+	total := r.bytes()
+	if total > maxSmall {
+		return f.storeLarge(r, data, at)
+	}
+	if int64(len(f.out))+total > maxOut {
+		if err := f.flush(at); err != nil {
+			return err
+		}
+	}
+	n := int64(len(f.out))
+	f.out = slices.Grow(f.out, int(total))[:n+total]
+	p := f.out[n:]
+	used := RecordHeaderBytes + int64(r.payload)
+	r.encode(p)
+	payload, err := f.secret.seal(p[RecordHeaderBytes:used:used], at, data, p[:RecordHeaderBytes])
 	if err != nil {
 		return err
 	}
-	sealRecord(f.buf[:], payload, f.header.Salt)
-	total := r.bytes()
-	if total <= int64(len(f.buf)) {
-		n := RecordHeaderBytes + copy(f.buf[RecordHeaderBytes:], payload)
-		clear(f.buf[n:total])
-		return f.put(at, f.buf[:total])
+	copy(p[RecordHeaderBytes:], payload)
+	clear(p[used:])
+	sealRecord(p[:used], nil, f.header.Salt)
+	return nil
+}
+
+func (f *File) storeLarge(r *record, data []byte, at int64) error {
+	p := f.buf[:RecordHeaderBytes]
+	r.encode(p)
+	payload, err := f.secret.seal(nil, at, data, p)
+	if err != nil {
+		return err
 	}
-	if err := f.put(at, f.buf[:RecordHeaderBytes]); err != nil {
+	sealRecord(p, payload, f.header.Salt)
+	if err := f.put(at, p); err != nil {
 		return err
 	}
 	if err := f.put(at+RecordHeaderBytes, payload); err != nil {
 		return err
 	}
-	used := RecordHeaderBytes + int64(len(payload))
+	used := RecordHeaderBytes + int64(r.payload)
 	clear(f.buf[:recordAlign])
-	return f.put(at+used, f.buf[:total-used])
+	return f.put(at+used, f.buf[:r.bytes()-used])
 }
 
 const (
+	// maxSmall is how many bytes a record has at most that is collected in one piece.
+	maxSmall = page.Size
 	// maxOut is how many bytes of records are collected before they are written.
-	maxOut = 64 << 10
+	maxOut = 32 << 10
 	// startStep is after how many bytes the disk begins to write a large Save,
 	// while the rest of it is collected.
 	startStep = 512 << 10
 )
 
-// put stores p at the offset at, behind what was put before. What is going to be
-// synced at once is collected, and written with WriteAt: that takes no page faults,
-// and dirties the blocks it writes to only, where a store dirties a whole folio of
-// the page cache. What is not is stored, without a system call.
+// put collects p, for the offset at, behind what was put before; what is large goes on its
+// way at once.
 func (f *File) put(at int64, p []byte) error {
-	if !f.synced {
-		return f.store(at, p)
-	}
 	if len(p) >= maxOut {
 		if err := f.flush(at); err != nil {
 			return err
@@ -263,9 +283,19 @@ func (f *File) flush(end int64) error {
 	return err
 }
 
-// write writes p, and has the disk start on it if it is much. Pages are started on only
-// when they are full, or the disk would write them twice.
+// write writes p to the file. What is going to be synced at once is written with WriteAt:
+// that takes no page faults, and dirties the blocks it writes to only, where a store
+// dirties a whole folio of the page cache. What is not is stored, without a system call.
 func (f *File) write(p []byte, at int64) error {
+	if !f.synced {
+		return f.store(at, p)
+	}
+	return f.writeAt(p, at)
+}
+
+// writeAt writes p, and has the disk start on it if it is much. Pages are started on only
+// when they are full, or the disk would write them twice.
+func (f *File) writeAt(p []byte, at int64) error {
 	for len(p) > 0 {
 		n := min(len(p), startStep)
 		if _, err := f.file.WriteAt(p[:n], at); err != nil {

@@ -150,9 +150,12 @@ func Prepare(fsys vfs.FS, dir string, spec Spec, dataBytes int64, count int) (_ 
 		return nil, err
 	}
 	if f.synced {
-		if err := f.writeAhead(dataBytes); err != nil {
-			return nil, err
-		}
+		err = f.writeAhead(dataBytes)
+	} else { // a store where nothing was written would have the system read ahead
+		err = f.file.WriteZeros(headerPage0, DataStart-headerPage0, page.Size)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if err := f.storeHeader(nil); err != nil {
 		return nil, err
@@ -161,7 +164,22 @@ func Prepare(fsys vfs.FS, dir string, spec Spec, dataBytes int64, count int) (_ 
 		return f, err
 	}
 	// Pages would not stay ready over a sync.
+	if err := f.readySlots(); err != nil {
+		return nil, err
+	}
 	return f, f.readyFirst(dataBytes, count)
+}
+
+// readySlots makes pages for all slots of a new file in which nothing is synced.
+func (f *File) readySlots() error {
+	if err := f.file.WriteZeros(0, headerPage0, vfs.MaxZeros); err != nil {
+		return err
+	}
+	if err := f.populate(0, headerPage0); err != nil {
+		return f.explainFault(err)
+	}
+	f.slotsEnd = headerPage0
+	return nil
 }
 
 // readyFirst makes room for dataBytes of records of count entries, and the begin of a new

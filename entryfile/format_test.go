@@ -147,7 +147,8 @@ func TestEncodedSize(t *testing.T) {
 	r := seeded(t)
 	for range 2000 {
 		e := randomEntry(r)
-		rec := recordOf(e, DataStart, 0)
+		var rec record
+		rec.describe(e, DataStart, 0)
 		if got, want := rec.encodedSize(0), uint64(proto.Size(e)); got != want {
 			t.Fatalf("%.200v: %d, want %d", e, got, want)
 		}

@@ -45,24 +45,23 @@ const (
 	recordSumBytes = 4 // the checksum does not cover itself
 )
 
-// recordOf returns the header of the record for e; index and term are present.
-// overhead is how much longer than the entry's data the payload is.
-func recordOf(e *raftpb.Entry, mark int64, overhead int) record {
-	r := record{
-		typ: uint8(e.GetType()), term: e.GetTerm(), index: e.GetIndex(),
-		mark: mark, payload: uint32(len(e.GetData()) + overhead),
-	}
+// describe makes r, a zero record or one that described another entry, the header of the
+// record for e; index and term are present. overhead is how much longer than the entry's
+// data the payload is. It is field by field since the processor waits where what was
+// just stored in pieces is copied as a whole; so do pointers to records.
+func (r *record) describe(e *raftpb.Entry, mark int64, overhead int) {
+	r.typ, r.flags, r.term, r.index = uint8(e.GetType()), 0, e.GetTerm(), e.GetIndex()
+	r.mark, r.payload = mark, uint32(len(e.Data)+overhead)
 	if e.Type == nil {
 		r.flags |= flagTypeUnset
 	}
 	if e.Data != nil && len(e.Data) == 0 {
 		r.flags |= flagDataEmpty
 	}
-	return r
 }
 
 // encode writes the header to p, but for the checksum.
-func (r record) encode(p []byte) {
+func (r *record) encode(p []byte) {
 	_ = p[RecordHeaderBytes-1]
 	p[4], p[5] = r.typ, r.flags
 	page.Order.PutUint16(p[6:], 0)
@@ -72,9 +71,13 @@ func (r record) encode(p []byte) {
 	page.Order.PutUint32(p[28:], r.payload)
 }
 
-// sealRecord puts the checksum over the header in p and the payload into p.
-func sealRecord(p, payload []byte, salt uint32) {
-	sum := page.Sum(page.Sum(salt, p[recordSumBytes:RecordHeaderBytes]), payload)
+// sealRecord puts the checksum over the record in p, and over what of its payload is not
+// in p but follows, into p.
+func sealRecord(p, follows []byte, salt uint32) {
+	sum := page.Sum(salt, p[recordSumBytes:])
+	if len(follows) > 0 {
+		sum = page.Sum(sum, follows)
+	}
 	page.Order.PutUint32(p, sum)
 }
 
@@ -104,7 +107,7 @@ func (r record) bytes() int64 { return RecordBytes(int(r.payload)) }
 
 // encodedSize returns proto.Size of the entry as it was saved, by which raft
 // limits what a read returns.
-func (r record) encodedSize(overhead int) uint64 {
+func (r *record) encodedSize(overhead int) uint64 {
 	size := 2 + protowire.SizeVarint(r.term) + protowire.SizeVarint(r.index)
 	if r.flags&flagTypeUnset == 0 {
 		size += 1 + protowire.SizeVarint(uint64(r.typ))
@@ -117,7 +120,8 @@ func (r record) encodedSize(overhead int) uint64 {
 
 // EncodedSize returns proto.Size of an entry without unknown fields.
 func EncodedSize(e *raftpb.Entry) uint64 {
-	r := recordOf(e, 0, 0)
+	var r record
+	r.describe(e, 0, 0)
 	return r.encodedSize(0)
 }
 

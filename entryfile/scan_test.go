@@ -104,7 +104,7 @@ func TestWitness(t *testing.T) {
 func TestStaleRecords(t *testing.T) {
 	f := prepare(t, entries(1, 10, 1)...)
 	old := make([]byte, RecordHeaderBytes)
-	record{typ: 0, term: 1, index: 10, mark: DataStart}.encode(old)
+	(&record{typ: 0, term: 1, index: 10, mark: DataStart}).encode(old)
 	sealRecord(old, nil, testSalt+1)
 	at := f.End()
 	edit(t, f.Path(), at, len(old), func(p []byte) { copy(p, old) })
@@ -125,7 +125,7 @@ func TestRecordsOutOfOrder(t *testing.T) {
 	for name, bad := range tests {
 		f := prepare(t, entries(10, 20, 2)...)
 		at := f.End()
-		must(t, f.storeRecord(recordOf(bad, f.Durable(), 0), bad.Data, f.End()))
+		storeAnyway(t, f, bad)
 		_, err := reopen(t, f).Scan()
 		if e := wantCorrupt(t, err); e.First != bad.GetIndex() || e.Offset != at {
 			t.Errorf("%s: %v", name, e)
@@ -133,10 +133,18 @@ func TestRecordsOutOfOrder(t *testing.T) {
 	}
 }
 
+// storeAnyway stores a record that Append would not.
+func storeAnyway(t *testing.T, f *File, e *raftpb.Entry) {
+	t.Helper()
+	var r record
+	r.describe(e, f.Durable(), 0)
+	must(t, f.storeRecord(&r, e.Data, f.End()))
+	must(t, f.flush(f.End()+r.bytes()))
+}
+
 func TestTooManyRecords(t *testing.T) {
 	f := prepare(t, plain(1, MaxSlots+1, 0)...)
-	e := entry(MaxSlots+1, 1, "")
-	must(t, f.storeRecord(recordOf(e, f.Durable(), 0), nil, f.End()))
+	storeAnyway(t, f, entry(MaxSlots+1, 1, ""))
 	_, err := reopen(t, f).Scan()
 	if e := wantCorrupt(t, err); e.First != MaxSlots+1 {
 		t.Error(e)

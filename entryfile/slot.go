@@ -26,8 +26,10 @@ func (s slot) encode(p []byte, salt uint32) {
 	page.Order.PutUint64(p[0:], s.term)
 	page.Order.PutUint64(p[8:], s.index)
 	page.Order.PutUint64(p[16:], uint64(s.data))
+	page.Order.PutUint32(p[24:], s.typ) // for one checksum of one piece
+	sum := page.Sum(salt, p[:28])
+	page.Order.PutUint32(p[24:], sum)
 	page.Order.PutUint32(p[28:], s.typ)
-	page.Order.PutUint32(p[24:], slotSum(p, salt))
 }
 
 // decodeSlot reads a slot; ok is false if it is empty or damaged.
