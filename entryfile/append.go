@@ -191,6 +191,7 @@ func (f *File) Terminate() error {
 	if err := f.flush(end); err != nil {
 		return err
 	}
+	f.out = nil
 	f.end.Store(end)
 	return nil
 }

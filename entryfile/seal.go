@@ -73,7 +73,7 @@ func (f *File) writeSeal(x *Index) error {
 	if err := f.writeHeader(seal); err != nil {
 		return err
 	}
-	f.index, f.out = Index{}, nil
+	f.index = Index{}
 	f.startTouching()
 	if err := f.closeBeside(); err != nil {
 		return err

@@ -48,9 +48,11 @@ const (
 	// full soon, and making one takes syncs.
 	nextAt         = 2
 	nextAtUnsynced = 7
-	// maxRetired is how many files wait to be sealed before a Save waits for one:
-	// the disk cannot keep up then. Recovery has to read them.
-	maxRetired = 32
+	// maxRetired and maxRetiredBytes are how many files wait to be sealed, or how many
+	// bytes of records they hold, before a Save waits for one: the disk cannot keep up
+	// then. Recovery has to read them. Two may wait, however large they are.
+	maxRetired      = 128
+	maxRetiredBytes = 512 << 20
 	// sealDelay is when a file of a log that is not synced is sealed, which syncs it:
 	// by then the kernel has written most of it.
 	sealDelay = 30 * time.Second
@@ -251,25 +253,40 @@ func (d *DiskStorage) reuse(spec entryfile.Spec, bytes int64, count int) (*entry
 }
 
 // retire hands a file that takes no more records over to be sealed. It waits for a seal
-// if too many are not sealed yet.
+// if too much is not sealed yet.
 func (d *DiskStorage) retire(f *entryfile.File) error {
 	f.Pin()
 	d.count.ended(f.Number())
 	a := &d.ahead
 	a.mu.Lock()
 	a.retired = append(a.retired, f)
-	n := len(a.retired)
+	files, bytes := len(a.retired), a.retiredBytes()
 	a.mu.Unlock()
 	switch {
-	case n > maxRetired:
+	case tooMuch(files, bytes):
 		_, err := d.sealNext()
 		return err
-	case d.opts.Sync.mode == noSync && n <= maxRetired/2:
+	case d.opts.Sync.mode == noSync && !tooMuch(2*files, 2*bytes):
 		d.host.After(sealDelay, d.sealLate)
 	default:
 		a.sealer.Wake()
 	}
 	return nil
+}
+
+// tooMuch reports whether so many files, with so many bytes of records, are more than
+// should wait to be sealed.
+func tooMuch(files int, bytes int64) bool {
+	return files > maxRetired || files > 2 && bytes > maxRetiredBytes
+}
+
+// retiredBytes returns how many bytes of records the files hold that take no more of
+// them and are not sealed yet; mu is held.
+func (a *ahead) retiredBytes() (n int64) {
+	for _, f := range a.retired {
+		n += f.End() - entryfile.DataStart
+	}
+	return n
 }
 
 func (d *DiskStorage) sealLate() {

@@ -31,3 +31,6 @@ func (d *DiskStorage) WaitForBackground() {
 
 // Unsealed returns how many files take no more records and are not sealed yet.
 func (d *DiskStorage) Unsealed() int { return len(d.unsealed()) }
+
+// TooMuch: see tooMuch.
+func TooMuch(files int, bytes int64) bool { return tooMuch(files, bytes) }

@@ -181,11 +181,27 @@ func TestBacklogOfSeals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const most = 32
-	for i := uint64(1); i <= 40; i++ { // each takes a file
-		testLogSave(t, d, nil, testLogEntries(i, i, 1, 900_000))
+	const most = 128
+	for i := uint64(1); i <= most+8; i++ { // each takes a file
+		testLogSave(t, d, nil, testLogEntries(i, i, 1, 600_000))
 		if n, want := d.Unsealed(), min(int(i)-1, most); n != want {
 			t.Fatalf("after %d files %d wait, want %d", i, n, want)
+		}
+	}
+}
+
+// TestTooMuch: the backlog of seals is bounded in files and in bytes, but two files may
+// wait, however large.
+func TestTooMuch(t *testing.T) {
+	for _, c := range []struct {
+		files int
+		bytes int64
+		want  bool
+	}{
+		{1, 4 << 30, false}, {2, 8 << 30, false}, {3, 512<<20 + 1, true}, {3, 512 << 20, false}, {128, 512 << 20, false}, {129, 1, true},
+	} {
+		if got := mmapwal.TooMuch(c.files, c.bytes); got != c.want {
+			t.Errorf("%d files of %d bytes: %v", c.files, c.bytes, got)
 		}
 	}
 }
