@@ -168,11 +168,7 @@ func checkCopy(t *testing.T, f *File, x Index) {
 		t.Errorf("the copy has %d entries, %d to %d", x.Len(), x.First(), x.Last())
 	}
 	b := &Batch{MaxBytes: 1 << 30}
-	if _, err := f.Measure(&x, 1, 101, b); err != nil {
-		t.Error(err)
-	}
-	b.Allocate()
-	if err := f.Fill(&x, 1, 101, b); err != nil {
+	if _, err := f.Read(&x, 1, 101, b); err != nil {
 		t.Error(err)
 	}
 	for i, e := range b.Entries() {

@@ -156,11 +156,7 @@ func indexOf(f *File) *Index {
 // get reads the live entries [lo, hi) of f.
 func get(f *File, lo, hi uint64, clearedBelow uint64) ([]*raftpb.Entry, error) {
 	b := &Batch{MaxBytes: 1 << 40, ClearedBelow: clearedBelow, ClearedFile: math.MaxUint64}
-	if _, err := f.Measure(indexOf(f), lo, hi, b); err != nil {
-		return nil, err
-	}
-	b.Allocate()
-	err := f.Fill(indexOf(f), lo, hi, b)
+	_, err := f.Read(indexOf(f), lo, hi, b)
 	return b.Entries(), err
 }
 

@@ -2,6 +2,8 @@ package entryfile
 
 import (
 	"fmt"
+	"slices"
+	"sort"
 
 	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
@@ -90,8 +92,7 @@ func (f *File) damaged(i uint64, at int64, reason string, args ...any) error {
 	return &corrupt.Error{File: f.path, Offset: at, First: i, Last: i, Reason: fmt.Sprintf(reason, args...)}
 }
 
-// A Batch collects the entries of one read. Measure finds out, file by file, how
-// many fit; Allocate makes room for all of them at once; Fill copies them.
+// A Batch collects the entries of one read, file by file.
 type Batch struct {
 	MaxBytes uint64 // proto.Size of the entries; the first one always fits
 	// Normal entries below the index ClearedBelow have no data, if their records
@@ -101,16 +102,8 @@ type Batch struct {
 	ClearedEnd   int64
 
 	encoded uint64
-	count   int
-	room    int          // bytes of data
-	runs    [maxRuns]run // of the first files
-	files   int          // that were measured, and have entries
-	filled  int          // files that were filled from
-
-	opening *opening // for encrypted files
-	items   []item
 	entries []*raftpb.Entry
-	data    []byte
+	opening *opening // for encrypted files
 }
 
 // opening is the memory in which a record is decrypted, apart from the Batch so
@@ -120,39 +113,6 @@ type opening struct {
 	scratch encryption.Scratch
 }
 
-// maxRuns is how many runs a Batch knows: reads of more files are rare, and more than
-// copying costs then.
-const maxRuns = 4
-
-// run is what Measure counted in one file.
-type run struct {
-	from, to int64 // offsets of the records
-	count    int
-	gaps     bool // something else stands between them, or some are cleared
-	alone    int  // bytes of the records without their padding
-}
-
-// add counts a record of so many bytes at the offset at.
-func (u *run) add(at int64, r record) {
-	if u.count == 0 {
-		u.from, u.to = at, at
-	}
-	u.gaps = u.gaps || at != u.to || at < 0
-	u.count++
-	if at >= 0 {
-		u.to = at + r.bytes()
-		u.alone += RecordHeaderBytes + int(r.payload)
-	}
-}
-
-// data returns how many bytes of data are copied.
-func (u *run) data() int {
-	if u.gaps {
-		return u.alone
-	}
-	return int(u.to - u.from)
-}
-
 // item is an entry together with what its fields point to.
 type item struct {
 	entry       raftpb.Entry
@@ -160,188 +120,152 @@ type item struct {
 	typ         raftpb.EntryType
 }
 
-// Measure counts the live entries [lo, hi) of the file into b, up to the first
-// that no longer fits: then full is true. See Locate for x.
-func (f *File) Measure(x *Index, lo, hi uint64, b *Batch) (full bool, err error) {
-	var u run
-	err = f.guard(func(mem []byte) error {
-		for i := lo; i < hi && !full; i++ {
-			r, at, err := f.recordFor(mem, x, i, b)
-			if err != nil {
-				return err
-			}
-			size := r.encodedSize(f.secret.overhead())
-			if full = b.count > 0 && b.encoded+size > b.MaxBytes; !full {
-				b.encoded += size
-				b.count++
-				u.add(at, r)
-			}
+// Entries returns what was read. The entries are the caller's, but share memory: each
+// keeps alive those that were copied with it, some megabyte at most.
+func (b *Batch) Entries() []*raftpb.Entry { return b.entries }
+
+// maxPiece is how many bytes of records are copied at once, unless one is larger: enough
+// for what a read costs besides to be little, and not much for an entry to keep alive.
+const maxPiece = 1 << 20
+
+// Read adds the live entries [lo, hi) of the file to b, up to the first that no longer
+// fits: then full is true. Each is copied, and the copy compared with its checksum and
+// with the index. See Locate for x.
+func (f *File) Read(x *Index, lo, hi uint64, b *Batch) (full bool, err error) {
+	err = f.guard(func(mem []byte) (err error) {
+		for lo < hi && !full && err == nil {
+			lo, full, err = f.readPiece(mem, x, lo, hi, b)
 		}
-		return nil
+		return err
 	})
-	b.add(u)
 	return full, err
 }
 
-// add takes what was counted in one file.
-func (b *Batch) add(u run) {
-	if u.count == 0 {
-		return
-	}
-	if u.gaps = u.gaps || b.files >= maxRuns; !u.gaps {
-		b.runs[b.files] = u
-	}
-	b.files++
-	b.room += u.data()
-}
-
-// next returns what was counted in the next file that is filled from; one with gaps
-// if it has to be looked at again.
-func (b *Batch) next() run {
-	k := b.filled
-	b.filled++
-	if k >= maxRuns || b.runs[k].count == 0 {
-		return run{gaps: true}
-	}
-	return b.runs[k]
-}
-
-// recordFor reads the header of entry i's record and compares it with the index;
-// the payload is not checked. A cleared entry's record is not looked at.
-func (f *File) recordFor(mem []byte, x *Index, i uint64, b *Batch) (record, int64, error) {
-	loc, err := f.locate(mem, x, i)
+// readPiece reads some of the entries [lo, hi), and returns the index of the next.
+func (f *File) readPiece(mem []byte, x *Index, lo, hi uint64, b *Batch) (next uint64, full bool, err error) {
+	first, err := f.locate(mem, x, lo)
 	if err != nil {
-		return record{}, 0, err
+		return lo, false, err
 	}
-	if loc.Type == uint32(raftpb.EntryNormal) && b.cleared(i, f.header.Number, loc.Record) {
-		return record{term: loc.Term, index: i}, -1, nil
+	if b.cleared(lo, f.header.Number, first) {
+		r := record{term: first.Term, index: lo}
+		if !b.takes(&r, 0) {
+			return lo, true, nil
+		}
+		b.add(&r, new(item))
+		return lo + 1, false, nil
 	}
-	if loc.Record < DataStart || loc.Record+RecordHeaderBytes > int64(len(mem)) {
-		return record{}, 0, f.damaged(i, loc.Record, "the slot points outside of the file")
+	n := f.piece(mem, x, lo, hi, first, b)
+	copied, err := f.copyRecords(mem, x, lo, lo+uint64(n)-1, first.Record)
+	if err != nil {
+		return lo, false, err
+	}
+	b.entries = slices.Grow(b.entries, n)
+	for items := make([]item, n); len(items) > 0 && !full; items = items[1:] {
+		if full, err = f.readRecord(mem, x, lo, first.Record, copied, b, &items[0]); err != nil {
+			return lo, false, err
+		}
+		lo++
+	}
+	return lo, full, nil
+}
+
+// piece returns how many of the entries [lo, hi), of which the first is at first, are
+// copied at once: those that may fit, as far as the index tells.
+func (f *File) piece(mem []byte, x *Index, lo, hi uint64, first Location, b *Batch) int {
+	if lo < b.ClearedBelow {
+		return 1
+	}
+	room := b.MaxBytes - min(b.encoded, b.MaxBytes)
+	least := record{term: first.Term, index: lo, flags: flagTypeUnset}
+	more := sort.Search(int(min(hi-lo-1, MaxSlots)), func(k int) bool {
+		before := int64(k) + 1
+		loc, err := f.locate(mem, x, lo+uint64(before)) // an error is met again, if it matters
+		span := loc.Record - first.Record
+		data := max(span-before*(RecordBytes(f.secret.overhead())+recordAlign), 0)
+		return err != nil || span > maxPiece || uint64(before)*least.encodedSize(0)+uint64(data) > room
+	})
+	return more + 1
+}
+
+// copyRecords copies from the offset from up to the end of the record of entry last, as
+// far as that can be told.
+func (f *File) copyRecords(mem []byte, x *Index, lo, last uint64, from int64) ([]byte, error) {
+	loc, err := f.locate(mem, x, last)
+	if err != nil {
+		return nil, err
+	}
+	to := loc.Record + RecordHeaderBytes
+	if from < DataStart || loc.Record < from || to > int64(len(mem)) {
+		return nil, f.damaged(lo, from, "the slots point outside of the file, or to the wrong side of each other")
 	}
 	f.touch(loc.Record, RecordHeaderBytes)
-	r := decodeRecord(mem[loc.Record:])
-	if r.index != i || r.term != loc.Term || uint32(r.typ) != loc.Type || !r.plausible(loc.Record, int64(len(mem))) {
-		return record{}, 0, f.damaged(i, loc.Record, "the record does not match its slot: it says entry %d, term %d", r.index, r.term)
+	if r := decodeRecord(mem[loc.Record:]); r.plausible(loc.Record, int64(len(mem))) {
+		to = loc.Record + r.bytes()
 	}
-	return r, loc.Record, nil
+	f.touch(from, to-from)
+	return append([]byte(nil), mem[from:to]...), nil
 }
 
-// cleared reports whether the data of a normal entry is cleared.
-func (b *Batch) cleared(i, file uint64, record int64) bool {
-	return i < b.ClearedBelow && (file < b.ClearedFile || file == b.ClearedFile && record < b.ClearedEnd)
-}
-
-// Allocate makes room for all that Measure counted: three allocations, however
-// many entries.
-func (b *Batch) Allocate() {
-	b.items = make([]item, b.count)
-	b.entries = make([]*raftpb.Entry, 0, b.count)
-	if b.files > 1 || b.runs[0].count == 0 {
-		b.data = make([]byte, 0, b.room)
-	} // else Fill makes it, and need not clear it
-}
-
-// Count returns how many entries Measure counted.
-func (b *Batch) Count() int { return b.count }
-
-// Entries returns what Fill collected. The entries are the caller's, but share
-// memory: each keeps the whole batch alive.
-func (b *Batch) Entries() []*raftpb.Entry { return b.entries }
-
-// Fill copies the live entries [lo, hi), or as many of them as Measure counted, and
-// checks the checksum of each over the copy. The files come in the order of Measure.
-func (f *File) Fill(x *Index, lo, hi uint64, b *Batch) error {
-	u := b.next()
-	return f.guard(func(mem []byte) error {
-		if !u.gaps {
-			return f.fillRun(mem, u, lo, b)
-		}
-		for i := lo; i < hi && len(b.entries) < cap(b.entries); i++ {
-			if err := f.fill(mem, x, i, b); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// fillRun copies records that stand one behind the other at once.
-func (f *File) fillRun(mem []byte, u run, i uint64, b *Batch) error {
-	f.touch(u.from, u.to-u.from)
-	start := len(b.data)
-	b.data = append(b.data, mem[u.from:u.to]...)
-	copied := b.data[start:len(b.data):len(b.data)]
-	at := u.from
-	for range u.count {
-		if len(copied) < RecordHeaderBytes {
-			return f.changed(i, at)
-		}
-		r := decodeRecord(copied)
-		if r.index != i || !r.plausible(at, u.to) {
-			return f.changed(i, at)
-		}
-		if err := f.fillRecord(mem, r, at, copied, b); err != nil {
-			return err
-		}
-		i, at, copied = i+1, at+r.bytes(), copied[r.bytes():]
-	}
-	return nil
-}
-
-// fill copies entry i.
-func (f *File) fill(mem []byte, x *Index, i uint64, b *Batch) error {
-	r, at, err := f.recordFor(mem, x, i, b)
+// readRecord adds entry i, whose record is in copied, a copy of what begins at the offset
+// from, to b, if it fits, in the memory of it.
+func (f *File) readRecord(mem []byte, x *Index, i uint64, from int64, copied []byte, b *Batch, it *item) (full bool, err error) {
+	loc, err := f.locate(mem, x, i)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if at < 0 {
-		b.entry(r)
-		return nil
+	at := loc.Record - from
+	if at < 0 || at+RecordHeaderBytes > int64(len(copied)) {
+		return false, f.damaged(i, loc.Record, "the slot points to where the record cannot be")
 	}
-	start, n := len(b.data), RecordHeaderBytes+int(r.payload)
-	if n > cap(b.data)-start {
-		return f.changed(i, at)
+	r := decodeRecord(copied[at:])
+	if r.index != i || r.term != loc.Term || uint32(r.typ) != loc.Type || !r.plausible(loc.Record, from+int64(len(copied))) {
+		return false, f.damaged(i, loc.Record, "the record does not match its slot: it says entry %d, term %d", r.index, r.term)
 	}
-	f.touch(at, int64(n))
-	b.data = append(b.data, mem[at:at+int64(n)]...)
-	return f.fillRecord(mem, r, at, b.data[start:], b)
-}
-
-func (f *File) changed(i uint64, at int64) error {
-	return f.damaged(i, at, "the record changed while it was read")
-}
-
-// fillRecord adds the entry of the record r at offset at, whose copy, and maybe more, is
-// copied.
-func (f *File) fillRecord(mem []byte, r record, at int64, copied []byte, b *Batch) error {
-	end := RecordHeaderBytes + int(r.payload)
-	data, err := f.open(b, r, at, mem, copied[:end:end])
+	if !b.takes(&r, f.secret.overhead()) {
+		return true, nil
+	}
+	end := at + RecordHeaderBytes + int64(r.payload)
+	data, err := f.open(b, &r, loc.Record, mem, copied[at:end:end])
 	if err != nil {
-		return err
+		return false, err
 	}
-	if e := b.entry(r); len(data) > 0 || r.flags&flagDataEmpty != 0 {
-		e.Data = data
+	if b.add(&r, it); len(data) > 0 || r.flags&flagDataEmpty != 0 {
+		it.entry.Data = data
 	}
-	return nil
+	return false, nil
 }
 
-// entry adds the entry of the record r, without its data.
-func (b *Batch) entry(r record) *raftpb.Entry {
-	it := &b.items[len(b.entries)]
+// takes reports whether the entry of the record r fits, and counts it then.
+func (b *Batch) takes(r *record, overhead int) bool {
+	size := r.encodedSize(overhead)
+	if len(b.entries) > 0 && b.encoded+size > b.MaxBytes {
+		return false
+	}
+	b.encoded += size
+	return true
+}
+
+// add adds the entry of the record r, without its data.
+func (b *Batch) add(r *record, it *item) {
 	it.term, it.index, it.typ = r.term, r.index, raftpb.EntryType(r.typ)
 	it.entry.Term, it.entry.Index = &it.term, &it.index
 	if r.flags&flagTypeUnset == 0 {
 		it.entry.Type = &it.typ
 	}
 	b.entries = append(b.entries, &it.entry)
-	return &it.entry
+}
+
+// cleared reports whether the data of entry i, which is at loc, is cleared.
+func (b *Batch) cleared(i, file uint64, loc Location) bool {
+	return i < b.ClearedBelow && loc.Type == uint32(raftpb.EntryNormal) &&
+		(file < b.ClearedFile || file == b.ClearedFile && loc.Record < b.ClearedEnd)
 }
 
 // open returns the data of the record r at offset at, in the memory of its copy. The
 // tag of an encrypted one tells what the checksum does, and more; which of them is wrong
 // is asked only if something is.
-func (f *File) open(b *Batch, r record, at int64, mem, copied []byte) ([]byte, error) {
+func (f *File) open(b *Batch, r *record, at int64, mem, copied []byte) ([]byte, error) {
 	payload := copied[RecordHeaderBytes:]
 	if f.secret == nil {
 		return payload, f.checkSum(r, at, copied)
@@ -361,7 +285,7 @@ func (f *File) open(b *Batch, r record, at int64, mem, copied []byte) ([]byte, e
 }
 
 // checkSum checks the checksum of a whole record, without its padding.
-func (f *File) checkSum(r record, at int64, stored []byte) error {
+func (f *File) checkSum(r *record, at int64, stored []byte) error {
 	if page.Sum(f.header.Salt, stored[recordSumBytes:]) != r.sum {
 		return f.damaged(r.index, at, "the record's checksum does not match: the data is damaged; fetch the entry from another node")
 	}

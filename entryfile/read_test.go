@@ -3,10 +3,12 @@ package entryfile
 import (
 	"errors"
 	"math"
+	"math/rand/v2"
 	"sync"
 	"testing"
 
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 )
@@ -32,13 +34,11 @@ func TestBatchLimit(t *testing.T) {
 			want++
 		}
 		b := &Batch{MaxBytes: max}
-		full, err := f.Measure(nil, 1, 100, b)
+		full, err := f.Read(nil, 1, 100, b)
 		must(t, err)
-		if b.Count() != want || full != (want < len(es)) {
-			t.Errorf("%d bytes: %d entries, full: %t, want %d", max, b.Count(), full, want)
+		if full != (want < len(es)) {
+			t.Errorf("%d bytes: full: %t, want %d entries", max, full, want)
 		}
-		b.Allocate()
-		must(t, f.Fill(nil, 1, 100, b))
 		wantSame(t, b.Entries(), es[:want])
 	}
 }
@@ -50,37 +50,29 @@ func TestBatchOverFiles(t *testing.T) {
 	x := two.Index()
 	b := &Batch{MaxBytes: 1 << 40}
 	for _, err := range []error{
-		func() error { _, err := one.Measure(nil, 3, 10, b); return err }(),
-		func() error { _, err := two.Measure(&x, 10, 15, b); return err }(),
+		func() error { _, err := one.Read(nil, 3, 10, b); return err }(),
+		func() error { _, err := two.Read(&x, 10, 15, b); return err }(),
 	} {
 		must(t, err)
 	}
-	b.Allocate()
-	must(t, one.Fill(nil, 3, 10, b))
-	must(t, two.Fill(&x, 10, 15, b))
 	wantSame(t, b.Entries(), entries(3, 15, 1))
 }
 
-// TestBatchOverManyFiles: more of them than a Batch knows the runs of, one with a
-// superseded record between its entries, and one all of whose entries are cleared.
+// TestBatchOverManyFiles: one with a superseded record between its entries, and one all of
+// whose entries are cleared.
 func TestBatchOverManyFiles(t *testing.T) {
 	b := &Batch{MaxBytes: 1 << 40, ClearedBelow: 4, ClearedFile: math.MaxUint64}
-	var files []*File
-	for k := range uint64(maxRuns + 3) {
+	const files = 7
+	for k := range uint64(files) {
 		f := prepare(t, entries(3*k+1, 3*k+4, 1)...)
 		if k == 2 {
 			save(t, f, entries(3*k+2, 3*k+4, 2))
 		}
-		files = append(files, f)
-		_, err := f.Measure(indexOf(f), 3*k+1, 3*k+4, b)
+		_, err := f.Read(indexOf(f), 3*k+1, 3*k+4, b)
 		must(t, err)
 	}
-	b.Allocate()
-	for k, f := range files {
-		must(t, f.Fill(indexOf(f), uint64(3*k+1), uint64(3*k+4), b))
-	}
 	want := append(entries(4, 8, 1), entries(8, 10, 2)...)
-	wantSame(t, b.Entries()[3:], append(want, entries(10, uint64(3*len(files)+1), 1)...))
+	wantSame(t, b.Entries()[3:], append(want, entries(10, 3*files+1, 1)...))
 	for _, e := range b.Entries()[:3] {
 		if e.Data != nil {
 			t.Errorf("cleared entry %d has data", e.GetIndex())
@@ -88,23 +80,66 @@ func TestBatchOverManyFiles(t *testing.T) {
 	}
 }
 
-// TestChangedWhileRead: a record that changes between the two looks at it is damage.
-func TestChangedWhileRead(t *testing.T) {
-	for name, at := range map[string]int64{"index": 23, "length": 28, "payload": RecordHeaderBytes} {
-		for how, clearedBelow := range map[string]uint64{"at once": 0, "one by one": 2} {
-			t.Run(name+", "+how, func(t *testing.T) {
-				f := sealedFile(t)
-				record := recordAt(t, f, 5)
-				b := &Batch{MaxBytes: 1 << 40, ClearedBelow: clearedBelow, ClearedFile: math.MaxUint64}
-				_, err := f.Measure(nil, 1, 9, b)
-				must(t, err)
-				b.Allocate()
-				flip(t, f, record+at)
-				var damage *corrupt.Error
-				if err := f.Fill(nil, 1, 9, b); !errors.As(err, &damage) || damage.First != 5 || damage.Offset != record {
-					t.Errorf("%v, want damage of entry 5 at %d", err, record)
+// TestPieces: what is copied piece by piece reads as it was saved, whatever lies between the
+// pieces and inside of them, and as much of it as was asked for.
+func TestPieces(t *testing.T) {
+	tests := map[string][][]*raftpb.Entry{ // Saves
+		"larger than a piece":       {plain(1, 4, maxPiece+1)},
+		"many pieces":               {plain(1, 51, maxPiece/10)},
+		"a large superseded record": {plain(1, 4, maxPiece), plain(1, 20, 100)},
+		"superseded records between": {
+			plain(1, 10, 100), plain(5, 10, 3*maxPiece), plain(5, 30, 1000), plain(20, 40, 0),
+		},
+	}
+	for name, saves := range tests {
+		t.Run(name, func(t *testing.T) {
+			f, err := Prepare(vfs.OS(), t.TempDir(), spec(64<<20), 0, 0)
+			must(t, err)
+			t.Cleanup(f.Discard)
+			var es []*raftpb.Entry
+			for _, s := range saves {
+				save(t, f, s)
+				es = append(es[:s[0].GetIndex()-1], s...)
+			}
+			r := rand.New(rand.NewPCG(1, 2))
+			for range 200 {
+				lo := r.IntN(len(es))
+				hi := lo + 1 + r.IntN(len(es)-lo)
+				b := &Batch{MaxBytes: uint64(r.IntN(1 << (4 + r.IntN(22))))}
+				want, sum := lo+1, proto.Size(es[lo])
+				for want < hi && uint64(sum+proto.Size(es[want])) <= b.MaxBytes {
+					sum += proto.Size(es[want])
+					want++
 				}
-			})
+				full, err := f.Read(indexOf(f), uint64(lo)+1, uint64(hi)+1, b)
+				must(t, err)
+				if full != (want < hi) {
+					t.Fatalf("entries %d to %d, %d bytes: full: %t, want those up to %d", lo+1, hi, b.MaxBytes, full, want)
+				}
+				wantSame(t, b.Entries(), es[lo:want])
+			}
+		})
+	}
+}
+
+// TestDamagedEntryOfAPiece: a damaged entry spoils the reads that return it. One whose header
+// is whole spoils no other.
+func TestDamagedEntryOfAPiece(t *testing.T) {
+	for name, at := range map[string]int64{"index": 23, "length": 28, "payload": RecordHeaderBytes} {
+		f := sealedFile(t)
+		record := recordAt(t, f, 5)
+		flip(t, f, record+at)
+		var damage *corrupt.Error
+		_, err := f.Read(nil, 1, 9, &Batch{MaxBytes: 1 << 20})
+		if !errors.As(err, &damage) || damage.First != 5 || damage.Offset != record {
+			t.Errorf("%s: %v, want damage of entry 5 at %d", name, err, record)
+		}
+		b := &Batch{}
+		for _, e := range sealedEntries()[:4] {
+			b.MaxBytes += uint64(proto.Size(e))
+		}
+		if full, err := f.Read(nil, 1, 9, b); name == "payload" && (!full || err != nil || len(b.Entries()) != 4) {
+			t.Errorf("%s: full: %t, %d entries, %v", name, full, len(b.Entries()), err)
 		}
 	}
 }

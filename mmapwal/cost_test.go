@@ -178,16 +178,16 @@ func testLogAllocs(t *testing.T, what string, want float64, call func() error) {
 	}
 }
 
-// TestAllocations: Term and the bounds need none, a read as many for 10,000
-// entries as for one, and a Save those of its view.
+// TestAllocations: Term and the bounds need none; a read a few for each file and MiB,
+// however many entries that is.
 func TestAllocations(t *testing.T) {
 	d := testLogMany(t, 12_000)
 	testLogAllocs(t, "FirstIndex", 0, func() error { _, err := d.FirstIndex(); return err })
 	testLogAllocs(t, "LastIndex", 0, func() error { _, err := d.LastIndex(); return err })
 	testLogAllocs(t, "Term in a sealed file", 0, func() error { _, err := d.Term(10); return err })
 	testLogAllocs(t, "Term in the tail", 0, func() error { _, err := d.Term(11_999); return err })
-	for _, n := range []uint64{1, 100, 10_000} {
-		testLogAllocs(t, "Entries in sealed files and the tail", testLogReadAllocs, func() error {
+	for n, pieces := range map[uint64]float64{1: 1, 100: 1, 4_000: 2, 10_000: 3} { // as many files, of a MiB
+		testLogAllocs(t, "Entries in sealed files and the tail", pieces*testLogReadAllocs, func() error {
 			_, err := d.Entries(12_001-n, 12_001, math.MaxUint64)
 			return err
 		})
@@ -198,8 +198,9 @@ func TestAllocations(t *testing.T) {
 	})
 }
 
-// testLogReadAllocs is what a call of Entries allocates, however many it returns.
-const testLogReadAllocs = 4
+// testLogReadAllocs is what a call of Entries allocates for a MiB of entries of a file,
+// however many they are.
+const testLogReadAllocs = 3
 
 func TestAllocationsOfSave(t *testing.T) {
 	t.Run("plain", func(t *testing.T) { testLogSaveAllocs(t) })
@@ -212,8 +213,8 @@ func TestAllocationsEncrypted(t *testing.T) {
 	d := testLogOpen(t, t.TempDir(), testLogNoSync, testLogEncrypted)
 	testLogSave(t, d, nil, testLogEntries(1, 5000, 1, 200))
 	d.WaitForBackground()
-	for _, n := range []uint64{1, 100, 4000} {
-		testLogAllocs(t, "Entries", testLogReadAllocs+1, func() error {
+	for n, files := range map[uint64]float64{1: 1, 100: 1, 4000: 2} { // of a MiB
+		testLogAllocs(t, "Entries", files*testLogReadAllocs+1, func() error {
 			_, err := d.Entries(5001-n, 5001, math.MaxUint64)
 			return err
 		})

@@ -189,10 +189,11 @@ func (v *view) segmentOf(i uint64) segment {
 
 // Entries implements raft.Storage: the entries [lo, hi), or as many of them as
 // have a proto.Size of maxSize bytes in all, but at least one. Each is checked
-// against its checksum. The number of allocations does not depend on how many
-// there are. Entries that were saved last are not copied, but those that were handed
-// to Save (see Options.CacheSize): they must not be changed. They stay valid after
-// compaction and Close; they share memory, so one that is kept keeps all of them.
+// against its checksum. What is copied takes three allocations for each file and MiB,
+// however many entries that is. Entries that were saved last are not copied, but those
+// that were handed to Save (see Options.CacheSize): they must not be changed. They stay
+// valid after compaction and Close; they share memory, so one that is kept keeps a MiB
+// of them.
 //
 // Errors: raft.ErrCompacted if lo is below FirstIndex; raft.ErrUnavailable if
 // the log is empty or hi is beyond LastIndex+1; ErrInvalid if lo is above hi;
@@ -241,49 +242,29 @@ func (d *DiskStorage) entries(v *view, lo, hi, maxSize uint64) ([]*raftpb.Entry,
 	case lo > hi:
 		return nil, invalidf("entries from %d to %d: the range is upside down", lo, hi)
 	}
-	b := &entryfile.Batch{
+	b := entryfile.Batch{
 		MaxBytes:     maxSize,
 		ClearedBelow: v.meta.ClearedBelow, ClearedFile: v.meta.ClearedEnd.File, ClearedEnd: v.meta.ClearedEnd.Offset,
 	}
-	err := v.eachFile(lo, hi, func(f *entryfile.File, x *entryfile.Index, lo, hi uint64) (bool, error) {
-		full, err := f.Measure(x, lo, hi, b)
-		d.noteHealed(f)
-		return full, err
-	})
-	if err != nil {
-		return nil, err
-	}
-	b.Allocate()
-	hi = lo + uint64(b.Count())
-	err = v.eachFile(lo, hi, func(f *entryfile.File, x *entryfile.Index, lo, hi uint64) (bool, error) {
-		return false, f.Fill(x, lo, hi, b)
-	})
-	if err != nil {
-		return nil, err
-	}
-	return b.Entries(), nil
-}
-
-// eachFile calls visit for each file that holds some of the entries [lo, hi),
-// with the range it holds and the index to find them by, until visit says stop.
-func (v *view) eachFile(lo, hi uint64, visit func(f *entryfile.File, x *entryfile.Index, lo, hi uint64) (stop bool, err error)) error {
-	for lo < hi {
+	for full := false; lo < hi && !full; {
 		f, x, end := v.tail, &v.tailIndex, hi
 		if !v.tailIndex.Has(lo) {
 			s := v.segmentOf(lo)
 			f, x, end = s.file, s.index, min(hi, s.last+1)
 		}
 		if !f.Pin() {
-			return errGone
+			return nil, errGone
 		}
-		stop, err := visit(f, x, lo, end)
-		_ = f.Release()
-		if err != nil || stop {
-			return err
+		var err error
+		full, err = f.Read(x, lo, end, &b)
+		d.noteHealed(f)
+		_ = f.Release() // the last release closes a dead file; nothing is lost with it
+		if err != nil {
+			return nil, err
 		}
 		lo = end
 	}
-	return nil
+	return b.Entries(), nil
 }
 
 // clearedSince reports whether a read found damage only because the entries'
