@@ -125,7 +125,7 @@ var mutations = []mutation{
 	{"the number of a file in which entries were cleared is used again", []edit{{"mmapwal/load.go",
 		", m.ClearedEnd.File+1, inv", ", inv"}}},
 	{"entries written anew count as cleared", []edit{{"entryfile/read.go",
-		"return i < b.ClearedBelow && (file", "return i < b.ClearedBelow && (true || file"}}},
+		"(file < b.ClearedFile || file", "(true || file < b.ClearedFile || file"}}},
 	{"empty files are not removed durably", []edit{{"mmapwal/open.go",
 		"\treturn d.fsys.SyncDir(d.dir)\n", "\treturn nil\n"}}},
 	{"a torn file is sealed before those behind it are removed", []edit{
