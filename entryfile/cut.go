@@ -103,7 +103,8 @@ func (c *Cut) Records() (extents []Extent, err error) {
 			if o.Record >= from {
 				break
 			}
-			r, ok := intact(mem, o.Record, c.end, c.header.Salt)
+			var r record
+			ok := r.intact(mem, o.Record, c.end, c.header.Salt)
 			if !ok || r.index != o.Index {
 				return c.file.damaged(o.Index, o.Record, "the record, which was spared when data was cleared, is damaged")
 			}
@@ -126,8 +127,8 @@ func (c *Cut) Check(e Extent) (to int64, err error) {
 	to = e.From
 	err = c.file.guard(func(mem []byte) error {
 		for to < min(e.To, e.From+checkStep) {
-			r, ok := intact(mem, to, e.To, c.header.Salt)
-			if !ok {
+			var r record
+			if !r.intact(mem, to, e.To, c.header.Salt) {
 				return &corrupt.Error{File: c.file.path, Offset: to, First: c.header.Seal.First, Last: c.header.Seal.Last,
 					Reason: fmt.Sprintf("the record is damaged; those of the file end at %d", c.end)}
 			}

@@ -14,7 +14,8 @@ import (
 
 func TestGoldenRecord(t *testing.T) {
 	want := golden.Read(t, "testdata/record.hex", 40)
-	r, ok := intact(append(make([]byte, DataStart), want...), DataStart, DataStart+40, testSalt)
+	var r record
+	ok := r.intact(append(make([]byte, DataStart), want...), DataStart, DataStart+40, testSalt)
 	wantRecord := record{sum: 0x7081f602, typ: 1, term: 3, index: 42, mark: DataStart, payload: 5}
 	if !ok || r != wantRecord {
 		t.Errorf("decoded %+v, whole: %t, want %+v", r, ok, wantRecord)
@@ -82,7 +83,7 @@ func TestEveryFlippedByte(t *testing.T) {
 	mem := make([]byte, DataStart+40)
 	each("record.hex", 40, 37, func(p []byte) bool {
 		copy(mem[DataStart:], p)
-		_, ok := intact(mem, DataStart, DataStart+40, testSalt)
+		ok := new(record).intact(mem, DataStart, DataStart+40, testSalt)
 		return ok
 	})
 }

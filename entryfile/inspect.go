@@ -46,7 +46,7 @@ func InspectRecord(mem []byte, at, limit int64, salt uint32, sum bool) (r Record
 		return Record{}, false
 	}
 	raw := decodeRecord(mem[at:])
-	if !raw.plausible(at, limit) || sum && raw.sum != recordSum(mem, at, raw, salt) {
+	if !raw.plausible(at, limit) || sum && raw.sum != raw.sumOf(mem, at, salt) {
 		return Record{}, false
 	}
 	return Record{

@@ -81,29 +81,27 @@ func sealRecord(p, follows []byte, salt uint32) {
 	page.Order.PutUint32(p, sum)
 }
 
-func decodeRecord(p []byte) record {
+func decodeRecord(p []byte) (r record) {
+	r.decode(p)
+	return r
+}
+
+func (r *record) decode(p []byte) {
 	_ = p[RecordHeaderBytes-1]
-	return record{
-		sum:     page.Order.Uint32(p),
-		typ:     p[4],
-		flags:   p[5],
-		zero:    page.Order.Uint16(p[6:]),
-		term:    page.Order.Uint64(p[8:]),
-		index:   page.Order.Uint64(p[16:]),
-		mark:    int64(page.Order.Uint32(p[24:])) * recordAlign,
-		payload: page.Order.Uint32(p[28:]),
-	}
+	r.sum, r.typ, r.flags, r.zero = page.Order.Uint32(p), p[4], p[5], page.Order.Uint16(p[6:])
+	r.term, r.index = page.Order.Uint64(p[8:]), page.Order.Uint64(p[16:])
+	r.mark, r.payload = int64(page.Order.Uint32(p[24:]))*recordAlign, page.Order.Uint32(p[28:])
 }
 
 // plausible is what holds for every record that was ever written, and for
 // hardly anything else: it spares most checksums.
-func (r record) plausible(at, end int64) bool {
+func (r *record) plausible(at, end int64) bool {
 	return r.index != 0 && r.term != 0 && r.zero == 0 && r.flags&^knownFlags == 0 &&
 		r.mark <= at && at+RecordBytes(int(r.payload)) <= end
 }
 
 // bytes returns what the record takes in the data region.
-func (r record) bytes() int64 { return RecordBytes(int(r.payload)) }
+func (r *record) bytes() int64 { return RecordBytes(int(r.payload)) }
 
 // encodedSize returns proto.Size of the entry as it was saved, by which raft
 // limits what a read returns.
@@ -125,15 +123,17 @@ func EncodedSize(e *raftpb.Entry) uint64 {
 	return r.encodedSize(0)
 }
 
-// intact reports whether mem holds a whole record at offset at that ends by end.
-func intact(mem []byte, at, end int64, salt uint32) (record, bool) {
+// intact reports whether mem holds a whole record at offset at that ends by end, and
+// makes r its header.
+func (r *record) intact(mem []byte, at, end int64, salt uint32) bool {
 	if at+RecordHeaderBytes > end {
-		return record{}, false
+		return false
 	}
-	r := decodeRecord(mem[at:])
-	return r, r.plausible(at, end) && r.sum == recordSum(mem, at, r, salt)
+	r.decode(mem[at:])
+	return r.plausible(at, end) && r.sum == r.sumOf(mem, at, salt)
 }
 
-func recordSum(mem []byte, at int64, r record, salt uint32) uint32 {
+// sumOf returns the checksum that the record r at offset at should have.
+func (r *record) sumOf(mem []byte, at int64, salt uint32) uint32 {
 	return page.Sum(salt, mem[at+recordSumBytes:at+RecordHeaderBytes+int64(r.payload)])
 }

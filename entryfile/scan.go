@@ -96,15 +96,15 @@ func (s *Scan) mayHold(i uint64) bool {
 // scan goes on from s.End, record by record, until one is not whole.
 func (f *File) scan(mem []byte, limit int64, s *Scan) error {
 	var o opener
+	var r record
 	for !s.Ended {
-		r, ok := intact(mem, s.End, limit, f.header.Salt)
-		if !ok {
+		if !r.intact(mem, s.End, limit, f.header.Salt) {
 			return nil
 		}
-		if err := f.authentic(&o, mem, s.End, r); err != nil {
+		if err := f.authentic(&o, mem, s.End, &r); err != nil {
 			return err
 		}
-		if err := f.inOrder(&s.Index, r, s.End); err != nil && r.flags&flagEnd == 0 {
+		if err := f.inOrder(&s.Index, &r, s.End); err != nil && r.flags&flagEnd == 0 {
 			return err
 		}
 		s.Mark = max(s.Mark, r.mark)
@@ -156,7 +156,7 @@ func (f *File) possible(s *Scan) (first, last uint64) {
 	return 0, 0
 }
 
-func (f *File) inOrder(x *Index, r record, at int64) error {
+func (f *File) inOrder(x *Index, r *record, at int64) error {
 	if x.Len() == 0 {
 		return nil
 	}
@@ -171,18 +171,23 @@ func (f *File) inOrder(x *Index, r record, at int64) error {
 	return nil
 }
 
-// witness looks in [from, to) for the start of a whole record, behind the end of
-// s, whose mark lies beyond that.
+// witness looks in [from, to), which a hole follows if not the limit, for the start of a
+// whole record, behind the end of s, whose mark lies beyond that.
 func (f *File) witness(mem []byte, s *Scan, from, to, limit int64) int64 {
+	var r record
 	from = roundUp(max(from, s.End+1), recordAlign)
-	for pos := from; pos < to && pos+RecordHeaderBytes <= limit; pos += recordAlign {
+	for pos := from; pos+RecordHeaderBytes <= to; pos += recordAlign { // a mark in a hole is 0
+		if pos%page.Size == 0 && pos+page.Size <= to && bytes.Equal(mem[pos:pos+page.Size], zeroPage[:]) {
+			pos += page.Size - 2*recordAlign // what starts in its last 8 bytes goes on behind it
+			continue
+		}
 		if mark := int64(page.Order.Uint32(mem[pos+24:])) * recordAlign; mark <= s.End || mark > pos {
 			continue
 		}
 		if !s.mayHold(page.Order.Uint64(mem[pos+16:])) {
 			continue // of an earlier life of the file
 		}
-		if _, ok := intact(mem, pos, limit, f.header.Salt); ok {
+		if r.intact(mem, pos, limit, f.header.Salt) {
 			return pos
 		}
 	}
@@ -262,7 +267,8 @@ func (f *File) tailIndex(end int64) (x Index, ok bool, err error) {
 		}
 		if n > 0 {
 			last := x.Record(x.Last())
-			next = last + decodeRecord(mem[last:]).bytes()
+			r := decodeRecord(mem[last:])
+			next = last + r.bytes()
 		}
 		ok = next == end && (n == MaxSlots || page.Order.Uint64(mem[n*SlotBytes+8:]) == 0)
 		return nil
@@ -294,12 +300,13 @@ func (f *File) checkSpared(s *Scan) error {
 			if o.Record >= f.punched.Load() {
 				return nil // the scan has read it
 			}
-			r, ok := intact(mem, o.Record, f.sealed().End, f.header.Salt)
+			var r record
+			ok := r.intact(mem, o.Record, f.sealed().End, f.header.Salt)
 			var err error
 			if !ok || r.index != o.Index {
 				err = f.damaged(o.Index, o.Record, "the record, which was spared when data was cleared, is damaged")
 			} else {
-				err = f.authentic(new(opener), mem, o.Record, r)
+				err = f.authentic(new(opener), mem, o.Record, &r)
 			}
 			if err != nil {
 				s.Index.truncate(o.Index)
@@ -325,11 +332,11 @@ func (f *File) scanSealed() (Scan, error) {
 		if s.End > DataStart && seal.Count > 0 {
 			next := seal.Last + 1
 			if s.End < seal.End {
-				r, ok := intact(mem, s.End, seal.End, f.header.Salt)
-				if !ok {
+				var r record
+				if !r.intact(mem, s.End, seal.End, f.header.Salt) {
 					return f.damaged(0, s.End, "the first record behind the cleared ones is damaged")
 				}
-				if err := f.authentic(new(opener), mem, s.End, r); err != nil {
+				if err := f.authentic(new(opener), mem, s.End, &r); err != nil {
 					return err
 				}
 				if r.index < seal.First || r.index-seal.First > MaxSlots {

@@ -222,7 +222,8 @@ func (f *File) between(from, until int64) (extents []Extent, err error) {
 			if o.Record > from {
 				extents = append(extents, Extent{from, o.Record})
 			}
-			from = o.Record + decodeRecord(mem[o.Record:]).bytes()
+			r := decodeRecord(mem[o.Record:])
+			from = o.Record + r.bytes()
 		}
 		return nil
 	})

@@ -151,7 +151,7 @@ type opener struct {
 
 // authentic reports whether the whole record r at offset at is what was sealed
 // there.
-func (f *File) authentic(o *opener, mem []byte, at int64, r record) error {
+func (f *File) authentic(o *opener, mem []byte, at int64, r *record) error {
 	if f.secret == nil {
 		return nil
 	}

@@ -62,7 +62,7 @@ var mutations = []mutation{
 	{"a clean Commit begins with page 1", []edit{{"metafile/file.go",
 		"\tm.Clean = true\n\treturn f.commit(m, 0, 1)", "\tm.Clean = true\n\treturn f.commit(m, 1, 0)"}}},
 	{"the checksum of a record is not checked", []edit{{"entryfile/record.go",
-		" && r.sum == recordSum(mem, at, r, salt)", ""}}},
+		" && r.sum == r.sumOf(mem, at, salt)", ""}}},
 	{"the checksum of a page of wal.meta is not checked", []edit{{"metafile/format.go",
 		" || !page.Sealed(p[:used], atChecksum)", ""}}},
 	{"the checksum of an entry file's header page is not checked", []edit{{"entryfile/header.go",
