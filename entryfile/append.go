@@ -89,18 +89,22 @@ func (f *File) Reserve(dataBytes int64, count int) error {
 }
 
 // reserve makes blocks for the records up to the offset to, and pages where stores
-// need them.
+// need them. No zeros are written there from then on.
 func (f *File) reserve(to int64) error {
 	to = min(roundUp(to, page.Size), f.header.Size)
-	if to <= f.reserved.Load() && (f.synced || to <= f.ready.Load()) {
+	if to <= f.taken.Load() && to <= f.reserved.Load() {
 		return nil
 	}
-	f.growing.Lock() // it may be growing at this moment
+	f.growing.Lock() // zeros may be on their way there at this moment
 	defer f.growing.Unlock()
-	if err := f.growTo(to); err != nil || f.synced {
+	if err := f.growTo(to); err != nil {
 		return err
 	}
-	return f.makeReady(f.mem.Load(), f.unready(), to)
+	if !f.synced {
+		return f.makeReady(to)
+	}
+	f.taken.Store(max(f.taken.Load(), to))
+	return nil
 }
 
 // growTo makes blocks up to the offset to, and some more if there is room; growing is held,

@@ -73,10 +73,12 @@ type File struct {
 	syncing sync.Mutex   // held while records are being synced
 	durable atomic.Int64 // the records before it were synced, and all earlier files; 0: those may not be
 
-	growing  sync.Mutex   // held while space is being made
+	readying sync.Mutex   // held while the background makes the file ready
 	beside   *beside      // nil: not open
+	growing  sync.Mutex   // held while space is being made, and zeros written to it
 	reserved atomic.Int64 // the data region has blocks up to here
-	ready    atomic.Int64 // it costs no more than it must to write up to here; if not synced, no record lies beyond
+	ready    atomic.Int64 // it costs no more than it must to write up to here
+	taken    atomic.Int64 // zeros are written only beyond; no record lies there; if not synced, the same as ready
 
 	punched atomic.Int64 // records that start below it may be gone, but for those of Seal.Others
 
@@ -111,6 +113,7 @@ func newFile(fsys vfs.FS, dir string, spec *Spec) (f *File, err error) {
 	f.end.Store(DataStart)
 	f.reserved.Store(DataStart)
 	f.ready.Store(DataStart)
+	f.taken.Store(DataStart)
 	if spec.PrevSealed || spec.Prev == 0 {
 		f.durable.Store(DataStart)
 	}
@@ -188,7 +191,7 @@ func (f *File) readyFirst(dataBytes int64, count int) error {
 	if err := f.Reserve(max(dataBytes, 1), max(count, 1)); err != nil {
 		return err
 	}
-	return f.makeReady(f.mem.Load(), f.ready.Load(), f.firstStep())
+	return f.makeReady(f.firstStep())
 }
 
 // firstStep returns up to where a new file is made ready.
@@ -207,6 +210,7 @@ func (f *File) writeAhead(dataBytes int64) error {
 	}
 	f.slotsEnd = headerPage0
 	f.ready.Store(ready)
+	f.taken.Store(ready)
 	return nil
 }
 

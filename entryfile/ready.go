@@ -16,9 +16,14 @@ import (
 // takes no fault. What is synced can be written where it is not ready, only slower; what
 // is not is stored to what is ready only.
 
-// readyChunk is how much is made ready at once, in bytes: little enough that a Save
-// beside it hardly waits for the disk.
-const readyChunk = 256 << 10
+const (
+	// readyChunk is how much is made ready at once, in bytes: little enough that a Save
+	// beside it hardly waits for the disk.
+	readyChunk = 256 << 10
+	// syncedPiece is how many zeros are written at once where records are synced, in
+	// bytes: what the writer writes to the file waits for so many.
+	syncedPiece = 16 << 10
+)
 
 // Ready returns how many bytes of records can be appended where the file is ready.
 func (f *File) Ready() int64 { return f.ready.Load() - f.end.Load() }
@@ -45,70 +50,71 @@ func (f *File) Expected() int64 {
 // Ahead reports whether the file is ready as far ahead as that, or up to its end, or
 // takes no more records.
 func (f *File) Ahead(bytes int64) bool {
-	return bytes == 0 || f.Sealed() || f.unready() >= min(f.end.Load()+bytes, f.header.Size)
+	return bytes == 0 || f.Sealed() || f.taken.Load() >= min(f.end.Load()+bytes, f.header.Size)
 }
 
 // ReadyAhead makes a chunk of the file ready, if it is not ready that many bytes
 // ahead. An error changes nothing, but that of a sync: see Sync.
 func (f *File) ReadyAhead(bytes int64) error {
-	f.growing.Lock()
-	defer f.growing.Unlock()
-	if f.Ahead(bytes) {
-		return nil
-	}
-	from := f.unready()
-	to := min(from+readyChunk, f.header.Size)
-	if err := f.growTo(to); err != nil {
+	f.readying.Lock()
+	defer f.readying.Unlock()
+	from, to, err := f.zeroAhead(bytes)
+	if err != nil || from == to || !f.synced {
 		return err
 	}
-	if !f.synced {
-		return f.makeReady(f.mem.Load(), from, to)
-	}
 	if f.beside == nil {
-		var err error
 		if f.beside, err = f.openBeside(); err != nil {
 			return err
 		}
 	}
-	return f.makeReady(&f.beside.mem, from, to)
-}
-
-// unready returns from where on the file is not ready. Where nothing is synced that is
-// behind all records, since they are stored to what is ready only.
-func (f *File) unready() int64 {
-	if !f.synced {
-		return f.ready.Load()
+	if err := f.beside.mem.Sync(from, to-from); err != nil {
+		f.broken.CompareAndSwap(nil, &err) // records of the writer may be among what was not written
+		return err
 	}
-	return max(f.ready.Load(), f.end.Load()&^(page.Size-1))
+	f.ready.Store(to)
+	return nil
 }
 
-// makeReady makes [from, to) ready, which has blocks, in m; growing is held, or
-// nobody else knows the file. Where records are synced the writer may be storing there:
-// the pages are made dirty as they are, so that a sync writes blocks that were only
-// reserved, and what the writer has stored goes along. Where they are not it stores to
-// what is ready only, so pages are made at once, and large: there is nothing to be read.
-func (f *File) makeReady(m *vfs.Mapping, from, to int64) error {
+// zeroAhead writes zeros to a chunk that the writer has not taken, and returns it.
+func (f *File) zeroAhead(bytes int64) (from, to int64, err error) {
+	f.growing.Lock()
+	defer f.growing.Unlock()
+	from = f.taken.Load()
+	if f.Ahead(bytes) {
+		return from, from, nil
+	}
+	to = min(from+readyChunk, f.header.Size)
+	if err := f.growTo(to); err != nil {
+		return from, from, err
+	}
+	return from, to, f.makeReady(to)
+}
+
+// makeReady writes zeros up to the offset to, which has blocks, where the writer has taken
+// nothing; growing is held, or nobody else knows the file. What is going to be synced is
+// ready when that was; what is not is, once there are pages that can be stored to.
+func (f *File) makeReady(to int64) error {
+	from := f.taken.Load()
 	if from >= to {
 		return nil
 	}
-	if !f.synced {
-		if err := f.checkLength(); err != nil {
-			return err
-		}
-		if err := f.file.WriteZeros(from, to-from, vfs.MaxZeros); err != nil {
-			return err
-		}
+	if err := f.checkLength(); err != nil {
+		return err
 	}
-	if err := (*m).Populate(from, to-from); err != nil {
-		return f.explainFault(err)
-	}
+	piece := int64(vfs.MaxZeros)
 	if f.synced {
-		if err := (*m).Sync(from, to-from); err != nil {
-			f.broken.CompareAndSwap(nil, &err) // records of the writer may be among what was not written
-			return err
-		}
+		piece = syncedPiece
 	}
-	f.ready.Store(to)
+	if err := f.file.WriteZeros(from, to-from, piece); err != nil {
+		return err
+	}
+	if !f.synced {
+		if err := (*f.mem.Load()).Populate(from, to-from); err != nil {
+			return f.explainFault(err)
+		}
+		f.ready.Store(to)
+	}
+	f.taken.Store(to)
 	return nil
 }
 
@@ -136,8 +142,8 @@ func (f *File) openBeside() (*beside, error) {
 }
 
 func (f *File) closeBeside() error {
-	f.growing.Lock()
-	defer f.growing.Unlock()
+	f.readying.Lock()
+	defer f.readying.Unlock()
 	b := f.beside
 	if b == nil {
 		return nil
@@ -286,6 +292,7 @@ func (f *File) clean(written int64) error {
 	f.reserved.Store(written)
 	if f.synced {
 		f.ready.Store(written)
+		f.taken.Store(written)
 	}
 	m, err := f.memory()
 	if err != nil {

@@ -1,8 +1,10 @@
 package entryfile
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -111,28 +113,77 @@ func TestReadyAheadOfNothing(t *testing.T) {
 	must(t, f.ReadyAhead(3<<20))
 }
 
-// TestReadyAheadKeepsRecords: where nothing is synced zeros are written ahead, and never
-// over a record, whatever was stored and wherever the file is opened again.
+// TestReadyAheadKeepsRecords: zeros that are written ahead never meet a record, whenever
+// they are written, whatever was stored, and wherever the file is opened again.
 func TestReadyAheadKeepsRecords(t *testing.T) {
-	f := prepare(t)
+	for _, synced := range []bool{false, true} {
+		t.Run(fmt.Sprintf("synced %t", synced), func(t *testing.T) {
+			f := prepareEmpty(t, synced)
+			rng := seeded(t)
+			ahead := func() { must(t, f.ReadyAhead(int64(rng.Intn(1<<20)))) }
+			var es []*raftpb.Entry
+			for last := uint64(0); last < 900; {
+				n := 1 + uint64(rng.Intn(20))
+				more := plain(last+1, last+1+n, rng.Intn(300))
+				count, bytes := f.Room(more)
+				must(t, f.Reserve(bytes, count))
+				if rng.Intn(2) == 0 {
+					ahead()
+				}
+				must(t, f.Append(more))
+				es, last = append(es, more...), last+n
+				switch rng.Intn(4) {
+				case 0:
+					ahead()
+				case 1:
+					must(t, f.Sync())
+					must(t, f.SyncSlots())
+					end := f.End()
+					f = reopen(t, f)
+					must(t, f.Continue(end, synced))
+					ahead()
+				}
+				wantEntries(t, f, es)
+			}
+		})
+	}
+}
+
+// TestReadyAheadBesideSaves is the same with both at once.
+func TestReadyAheadBesideSaves(t *testing.T) {
+	f := prepareEmpty(t, true)
 	rng := seeded(t)
 	var es []*raftpb.Entry
-	for last := uint64(0); last < 900; {
+	for last := uint64(0); last < 500; {
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := f.ReadyAhead(1 << 20); err != nil {
+				t.Error(err)
+			}
+		})
 		n := 1 + uint64(rng.Intn(20))
-		more := plain(last+1, last+1+n, rng.Intn(300))
+		more := plain(last+1, last+1+n, rng.Intn(8000))
 		save(t, f, more)
+		wg.Wait()
 		es, last = append(es, more...), last+n
-		switch rng.Intn(4) {
-		case 0:
-			must(t, f.ReadyAhead(int64(rng.Intn(1<<20))))
-		case 1:
-			must(t, f.SyncSlots())
-			end := f.End()
-			f = reopen(t, f)
-			must(t, f.Continue(end, false))
-		}
-		wantEntries(t, f, es)
 	}
+	wantEntries(t, f, es)
+}
+
+// prepareEmpty returns a published file that holds nothing.
+func prepareEmpty(t *testing.T, synced bool) *File {
+	t.Helper()
+	s := spec(4 << 20)
+	s.Synced = synced
+	f, err := Prepare(vfs.OS(), t.TempDir(), s, 0, 0)
+	must(t, err)
+	t.Cleanup(func() {
+		if !f.Closed() {
+			_ = f.Release()
+		}
+	})
+	must(t, f.Publish())
+	return f
 }
 
 // TestReadyAheadReserves: what is made ready has blocks; without any nothing is.
@@ -161,4 +212,29 @@ func TestReadyAheadReserves(t *testing.T) {
 		}
 		must(t, f.Release())
 	}
+}
+
+// TestReadyAheadFailsToSync: what the background could not write may hold records that were
+// stored meanwhile, so the writer's own sync fails from then on.
+func TestReadyAheadFailsToSync(t *testing.T) {
+	var hook vfstest.Switch
+	s := spec(4 << 20)
+	s.Synced = true
+	f, err := Prepare(vfstest.New(vfs.OS(), hook.Before), t.TempDir(), s, 0, 0)
+	must(t, err)
+	must(t, f.Publish())
+	hook.Set(func(op vfstest.Op, name string) error {
+		if op != vfstest.OpMsync {
+			return nil
+		}
+		hook.Set(nil)
+		es := plain(1, 10, 1000)
+		count, bytes := f.Room(es)
+		must(t, f.Reserve(bytes, count))
+		must(t, f.Append(es))
+		return vfstest.Error(op, name, syscall.EIO)
+	})
+	wantErr(t, f.ReadyAhead(2<<20), syscall.EIO)
+	wantErr(t, f.Sync(), syscall.EIO)
+	must(t, f.Release())
 }

@@ -235,6 +235,7 @@ func (f *File) Continue(end int64, synced bool) error {
 	f.durable.Store(end)
 	f.reserved.Store(roundUp(end, page.Size))
 	f.ready.Store(roundUp(end, page.Size))
+	f.taken.Store(roundUp(end, page.Size))
 	f.slotsEnd = 0
 	return nil
 }

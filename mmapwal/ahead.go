@@ -42,7 +42,7 @@ const (
 	maxAhead = 16 << 20
 	// largeSave is how many bytes of records a synced Save has for which nothing is
 	// made ready: it costs the disk more to write them twice than to convert extents.
-	largeSave = 64 << 10
+	largeSave = 128 << 10
 	// nextAt and nextAtUnsynced are how many eighths of a file are left when the next one
 	// is made: late, since there may be a spare file by then; but without syncs a file is
 	// full soon, and making one takes syncs.
