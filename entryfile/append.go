@@ -253,7 +253,7 @@ const (
 	maxOut = 32 << 10
 	// startStep is after how many bytes the disk begins to write a large Save,
 	// while the rest of it is collected.
-	startStep = 512 << 10
+	startStep = 128 << 10
 )
 
 // put collects p, for the offset at, behind what was put before; what is large goes on its
