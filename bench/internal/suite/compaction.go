@@ -42,7 +42,7 @@ func (r *runner) compactHalf(l contender.Log) (f compacted, err error) {
 		return f, err
 	}
 	w := saves(1, growthSize, false)
-	if f.before, err = r.measureSaves(w, l); err != nil {
+	if f.before, err = r.measureSaves(w, l, r.limits(w)); err != nil {
 		return f, err
 	}
 	started := time.Now()
@@ -50,7 +50,7 @@ func (r *runner) compactHalf(l contender.Log) (f compacted, err error) {
 		return f, err
 	}
 	f.tookNs = float64(time.Since(started))
-	f.after, err = r.timeSaves(w, l)
+	f.after, err = r.timeSaves(w, l, r.limits(w))
 	return f, err
 }
 

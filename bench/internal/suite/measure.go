@@ -20,6 +20,7 @@ const (
 	maxSaved         = 256 << 20
 	maxSavedUnsynced = 1 << 30
 	unsyncedTimes    = 3
+	rehearsalTimes   = 3 // as long as what is measured
 
 	blockBytes = 1 << 20 // of entries that are made ahead, at about
 	blockCalls = 256     // at most; 32 times as many if some are in flight
@@ -59,7 +60,7 @@ func (s *sample) timeCalls(n int, limit time.Duration, call func(k int) error) e
 }
 
 // measureSaves measures Append of an open log, after a few that are not measured.
-func (r *runner) measureSaves(w Workload, l contender.Log) (*sample, error) {
+func (r *runner) measureSaves(w Workload, l contender.Log, until limits) (*sample, error) {
 	if w.Reused {
 		err := (&recycler{r: r, l: l}).prepare()
 		if err = errors.Join(err, syncFileSystem(r.dir)); err != nil {
@@ -71,21 +72,20 @@ func (r *runner) measureSaves(w Workload, l contender.Log) (*sample, error) {
 			return nil, err
 		}
 	}
-	return r.timeSaves(w, l)
+	return r.timeSaves(w, l, until)
 }
 
 // timeSaves measures Append of an open log. Entries are made outside the time that is
 // measured; a log whose files are to be used again is compacted outside of it.
-func (r *runner) timeSaves(w Workload, l contender.Log) (*sample, error) {
+func (r *runner) timeSaves(w Workload, l contender.Log, until limits) (*sample, error) {
 	s := &sample{}
 	before, err := r.counters()
 	if err != nil {
 		return nil, err
 	}
-	limit, bytes := r.limits(w)
 	recycle := recycler{r: r, l: l}
-	for s.elapsed < limit && s.calls*w.Bytes() < bytes {
-		if err := r.timeBlock(w, l, s, limit); err != nil {
+	for s.elapsed < until.time && s.calls*w.Bytes() < until.bytes {
+		if err := r.timeBlock(w, l, s, until.time); err != nil {
 			return nil, err
 		}
 		if w.Reused {
@@ -99,12 +99,17 @@ func (r *runner) timeSaves(w Workload, l contender.Log) (*sample, error) {
 	return s, err
 }
 
-// limits returns when a measurement ends.
-func (r *runner) limits(w Workload) (time.Duration, int) {
+// limits say when a measurement ends.
+type limits struct {
+	time  time.Duration
+	bytes int // saved
+}
+
+func (r *runner) limits(w Workload) limits {
 	if w.NoSync && w.Saves() {
-		return unsyncedTimes * r.cfg.Time, maxSavedUnsynced
+		return limits{unsyncedTimes * r.cfg.Time, maxSavedUnsynced}
 	}
-	return r.cfg.Time, maxSaved
+	return limits{r.cfg.Time, maxSaved}
 }
 
 // timeBlock makes a block of entries and saves it, or what there is time for.
@@ -176,14 +181,14 @@ func (r *runner) counters() (device.Counters, error) {
 func (r *runner) readEntries(w Workload) uint64 { return uint64(r.cfg.ReadEntries * 1024 / w.Size) }
 
 // measureReads measures Read, or Term, of an open log that is filled.
-func (r *runner) measureReads(w Workload, l contender.Log) (*sample, error) {
+func (r *runner) measureReads(w Workload, l contender.Log, until limits) (*sample, error) {
 	s := &sample{}
 	call := r.reading(w, l)
 	if w.Terms {
 		call = r.termsReading(w, l.(contender.Terms))
 	}
-	for s.elapsed < r.cfg.Time {
-		if err := s.timeCalls(blockCalls, r.cfg.Time, call); err != nil {
+	for s.elapsed < until.time {
+		if err := s.timeCalls(blockCalls, until.time, call); err != nil {
 			return nil, err
 		}
 	}

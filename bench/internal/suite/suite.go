@@ -123,12 +123,14 @@ func (r *runner) inspect() (Machine, error) {
 func (r *runner) round(ctx context.Context, round int) error {
 	for _, w := range r.cfg.Workloads {
 		err := r.inRandomOrder(ctx, round, w.Name, r.cfg.running(w), func(c contender.Contender, dir string) error {
+			until := r.limits(w)
 			if w.NoSync && w.Saves() {
-				if err := r.rehearse(w, c, dir); err != nil {
+				var err error
+				if until.bytes, err = r.rehearse(w, c, dir, until); err != nil {
 					return err
 				}
 			}
-			s, err := r.measure(w, c, dir)
+			s, err := r.measure(w, c, dir, until)
 			key := [2]string{w.Name, c.Name}
 			r.samples[key] = append(r.samples[key], s)
 			return err
@@ -199,19 +201,24 @@ func syncFileSystem(dir string) error {
 
 // rehearse measures w for nothing and removes what that left. The page cache has then what
 // memory w takes: a virtual machine's host may take its time, far longer than the logs, to
-// provide memory that was not in use for a while.
-func (r *runner) rehearse(w Workload, c contender.Contender, dir string) error {
+// provide memory that was not in use for a while. It goes on for longer, and returns how
+// many bytes it saved: more of them should not be measured.
+func (r *runner) rehearse(w Workload, c contender.Contender, dir string, until limits) (bytes int, err error) {
 	dir = filepath.Join(dir, "rehearsal")
 	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
+		return 0, err
 	}
-	_, err := r.measure(w, c, dir)
+	until.time *= rehearsalTimes
+	s, err := r.measure(w, c, dir, until)
+	if err == nil {
+		bytes = s.calls * w.Bytes()
+	}
 	runtime.GC()
-	return errors.Join(err, os.RemoveAll(dir))
+	return bytes, errors.Join(err, os.RemoveAll(dir))
 }
 
-// measure opens a log of c and measures w.
-func (r *runner) measure(w Workload, c contender.Contender, dir string) (s *sample, err error) {
+// measure opens a log of c and measures w until the limits.
+func (r *runner) measure(w Workload, c contender.Contender, dir string, until limits) (s *sample, err error) {
 	r.source.restart()
 	o := contender.Options{NoSync: w.NoSync, Batch: w.Batch, Reuse: w.Reused, FileBytes: r.cfg.FileBytes}
 	l, err := c.Open(dir, o)
@@ -224,7 +231,7 @@ func (r *runner) measure(w Workload, c contender.Contender, dir string) (s *samp
 		l, err = r.filled(w, c, l, func() (contender.Log, error) { return c.Open(dir, o) })
 	}
 	if err == nil {
-		s, err = measure(w, l)
+		s, err = measure(w, l, until)
 	}
 	if l != nil {
 		err = errors.Join(err, l.Close())
