@@ -110,19 +110,23 @@ func TestReused(t *testing.T) {
 func inodes(t *testing.T, dir string) map[uint64]string {
 	t.Helper()
 	found := map[uint64]string{}
-	names, err := filepath.Glob(filepath.Join(dir, "[0-9]*"))
-	if err != nil || len(names) == 0 {
-		t.Fatalf("no files: %v", err)
-	}
-	for _, name := range names {
-		info, err := os.Stat(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // it has another name by now
+	for renamed := true; renamed; { // one that is, meanwhile, is found under its new name
+		renamed = false
+		names, err := filepath.Glob(filepath.Join(dir, "[0-9]*"))
+		if err != nil || len(names) == 0 {
+			t.Fatalf("no files: %v", err)
 		}
-		if err != nil {
-			t.Fatal(err)
+		for _, name := range names {
+			info, err := os.Stat(name)
+			if errors.Is(err, fs.ErrNotExist) {
+				renamed = true
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			found[info.Sys().(*syscall.Stat_t).Ino] = name
 		}
-		found[info.Sys().(*syscall.Stat_t).Ino] = name
 	}
 	return found
 }
