@@ -43,14 +43,14 @@ type Spec struct {
 
 // File is an entry file. Append, Terminate and Reserve are the writer's, one call
 // at a time. Sync, Ready and ReadyAhead may run beside them and each other. So may
-// those that read (Locate, Measure, Fill), while the file is pinned, except beside
+// those that read (Locate, Read), while the file is pinned, except beside
 // Recover and Reseal. After Terminate, Seal may run beside the readers.
 type File struct {
 	fsys     vfs.FS
 	dir      string
 	path     string
 	readOnly bool
-	synced   bool     // records are written with WriteAt: see put
+	synced   bool     // records are written with WriteAt: see write
 	file     vfs.File // nil: not open at the moment
 	header   Header   // but for seal and sequence, as it was made
 	page     int64    // offset of the header page that counts
@@ -210,7 +210,7 @@ func (f *File) writeAhead(dataBytes int64) error {
 	}
 	f.slotsEnd = headerPage0
 	f.ready.Store(ready)
-	f.taken.Store(ready)
+	f.taken.Store(max(f.taken.Load(), ready))
 	return nil
 }
 

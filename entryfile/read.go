@@ -39,13 +39,10 @@ func (f *File) Locate(x *Index, i uint64) (loc Location, err error) {
 }
 
 func (f *File) locate(mem []byte, x *Index, i uint64) (Location, error) {
-	if x == nil {
-		x = f.healed.Load()
+	if loc, ok := f.known(mem, x, i); ok {
+		return loc, nil
 	}
 	if x == nil {
-		if s, ok := f.sealedSlot(mem, i); ok && f.slotsAuthentic(mem) {
-			return Location{s.term, s.typ, s.data - dataOffset}, nil
-		}
 		var err error
 		if x, err = f.heal(); err != nil {
 			return Location{}, err
@@ -121,7 +118,7 @@ type item struct {
 }
 
 // Entries returns what was read. The entries are the caller's, but share memory: each
-// keeps alive those that were copied with it, some megabyte at most.
+// keeps alive those that were copied with it, a megabyte of records at most.
 func (b *Batch) Entries() []*raftpb.Entry { return b.entries }
 
 // maxPiece is how many bytes of records are copied at once, unless one is larger: enough
@@ -147,64 +144,137 @@ func (f *File) readPiece(mem []byte, x *Index, lo, hi uint64, b *Batch) (next ui
 	if err != nil {
 		return lo, false, err
 	}
+	from := first.Record
+	if from < DataStart || from+RecordHeaderBytes > int64(len(mem)) {
+		return lo, false, f.damaged(lo, from, "the slot points outside of the file")
+	}
+	hi = f.alike(mem, x, lo, hi, b)
 	if b.cleared(lo, f.header.Number, first) {
-		r := record{term: first.Term, index: lo}
-		if !b.takes(&r, 0) {
+		return f.readCleared(mem, x, lo, hi, b)
+	}
+	n, to := f.piece(mem, x, lo, hi, first, b)
+	if to == 0 {
+		r, ok := f.headerAt(mem, lo, first)
+		if ok && !b.fits(&r, f.secret.overhead()) {
 			return lo, true, nil
 		}
-		b.add(&r, new(item))
-		return lo + 1, false, nil
+		to = from + RecordHeaderBytes
+		if ok {
+			to = from + r.bytes()
+		}
 	}
-	n := f.piece(mem, x, lo, hi, first, b)
-	copied, err := f.copyRecords(mem, x, lo, lo+uint64(n)-1, first.Record)
-	if err != nil {
-		return lo, false, err
-	}
+	f.touch(from, to-from)
+	copied := append([]byte(nil), mem[from:to]...)
 	b.entries = slices.Grow(b.entries, n)
-	for items := make([]item, n); len(items) > 0 && !full; items = items[1:] {
-		if full, err = f.readRecord(mem, x, lo, first.Record, copied, b, &items[0]); err != nil {
-			return lo, false, err
+	for items := make([]item, n); len(items) > 0; items = items[1:] {
+		if full, err = f.readRecord(mem, x, lo, from, copied, b, &items[0]); full || err != nil {
+			return lo, full, err
 		}
 		lo++
 	}
-	return lo, full, nil
+	return lo, false, nil
+}
+
+// alike returns up to where the entries [lo, hi) are all cleared, or none of them is.
+func (f *File) alike(mem []byte, x *Index, lo, hi uint64, b *Batch) uint64 {
+	if lo >= b.ClearedBelow {
+		return hi
+	}
+	cleared := func(i uint64) bool {
+		loc, ok := f.known(mem, x, i)
+		return ok && b.cleared(i, f.header.Number, loc)
+	}
+	until := lo + 1
+	for first := cleared(lo); until < hi && cleared(until) == first; {
+		until++
+	}
+	return until
+}
+
+// readCleared adds the entries [lo, hi), all of which are cleared. Their records are not
+// looked at.
+func (f *File) readCleared(mem []byte, x *Index, lo, hi uint64, b *Batch) (next uint64, full bool, err error) {
+	least := record{flags: flagTypeUnset}
+	items := make([]item, min(hi-lo, (b.MaxBytes-min(b.encoded, b.MaxBytes))/least.encodedSize(0)+1))
+	for ; len(items) > 0; items = items[1:] {
+		loc, err := f.locate(mem, x, lo)
+		if err != nil {
+			return lo, false, err
+		}
+		r := record{term: loc.Term, index: lo}
+		if !b.fits(&r, 0) {
+			return lo, true, nil
+		}
+		b.add(&r, 0, &items[0])
+		lo++
+	}
+	return lo, false, nil
 }
 
 // piece returns how many of the entries [lo, hi), of which the first is at first, are
-// copied at once: those that may fit, as far as the index tells.
-func (f *File) piece(mem []byte, x *Index, lo, hi uint64, first Location, b *Batch) int {
-	if lo < b.ClearedBelow {
-		return 1
-	}
+// copied at once, and where the last of them ends at the latest: as many as may fit, as
+// far as the index tells. If it is one only, to is 0 unless that is near: then its header
+// tells more, and it is worth waiting for.
+func (f *File) piece(mem []byte, x *Index, lo, hi uint64, first Location, b *Batch) (n int, to int64) {
 	room := b.MaxBytes - min(b.encoded, b.MaxBytes)
+	header := RecordBytes(f.secret.overhead())
 	least := record{term: first.Term, index: lo, flags: flagTypeUnset}
 	more := sort.Search(int(min(hi-lo-1, MaxSlots)), func(k int) bool {
-		before := int64(k) + 1
-		loc, err := f.locate(mem, x, lo+uint64(before)) // an error is met again, if it matters
-		span := loc.Record - first.Record
-		data := max(span-before*(RecordBytes(f.secret.overhead())+recordAlign), 0)
-		return err != nil || span > maxPiece || uint64(before)*least.encodedSize(0)+uint64(data) > room
+		n := int64(k) + 2
+		end, ok := f.endOf(mem, x, lo+uint64(k)+1)
+		span := end - first.Record
+		return !ok || span > maxPiece || uint64(n)*least.encodedSize(0) > room || span-n*header > 0 && uint64(span-n*header) > room
 	})
-	return more + 1
+	n = more + 1
+	to, ok := f.endOf(mem, x, lo+uint64(more))
+	span := to - first.Record
+	if !ok || span < int64(n)*header || to > int64(len(mem)) || n == 1 && span > page.Size {
+		return 1, 0
+	}
+	return n, to
 }
 
-// copyRecords copies from the offset from up to the end of the record of entry last, as
-// far as that can be told.
-func (f *File) copyRecords(mem []byte, x *Index, lo, last uint64, from int64) ([]byte, error) {
-	loc, err := f.locate(mem, x, last)
-	if err != nil {
-		return nil, err
+// endOf returns where the record of entry i ends at the latest: where the next one begins;
+// ok is false if the index does not tell.
+func (f *File) endOf(mem []byte, x *Index, i uint64) (end int64, ok bool) {
+	last := f.sealed().Last
+	if x != nil {
+		last = x.Last()
 	}
-	to := loc.Record + RecordHeaderBytes
-	if from < DataStart || loc.Record < from || to > int64(len(mem)) {
-		return nil, f.damaged(lo, from, "the slots point outside of the file, or to the wrong side of each other")
+	if i == last {
+		return f.end.Load(), true
 	}
+	loc, ok := f.known(mem, x, i+1)
+	return loc.Record, ok
+}
+
+// known is locate for an entry whose slot need not be rebuilt; ok is false if it must be.
+func (f *File) known(mem []byte, x *Index, i uint64) (loc Location, ok bool) {
+	if x == nil {
+		x = f.healed.Load()
+	}
+	if x == nil {
+		s, ok := f.sealedSlot(mem, i)
+		return Location{s.term, s.typ, s.data - dataOffset}, ok && f.slotsAuthentic(mem)
+	}
+	if !x.Has(i) {
+		return Location{}, false
+	}
+	return Location{x.Term(i), x.Type(i), x.Record(i)}, true
+}
+
+// headerAt reads the header of the record of entry i, which is at loc; ok is false if it is
+// damaged for sure.
+func (f *File) headerAt(mem []byte, i uint64, loc Location) (r record, ok bool) {
 	f.touch(loc.Record, RecordHeaderBytes)
-	if r := decodeRecord(mem[loc.Record:]); r.plausible(loc.Record, int64(len(mem))) {
-		to = loc.Record + r.bytes()
-	}
-	f.touch(from, to-from)
-	return append([]byte(nil), mem[from:to]...), nil
+	r.decode(mem[loc.Record:])
+	return r, f.matches(&r, i, loc, min(int64(len(mem)), f.end.Load()))
+}
+
+// matches compares the header of the record of entry i with the index; the record ends by
+// end.
+func (f *File) matches(r *record, i uint64, loc Location, end int64) bool {
+	return r.index == i && r.term == loc.Term && uint32(r.typ) == loc.Type && r.plausible(loc.Record, end)
 }
 
 // readRecord adds entry i, whose record is in copied, a copy of what begins at the offset
@@ -218,11 +288,11 @@ func (f *File) readRecord(mem []byte, x *Index, i uint64, from int64, copied []b
 	if at < 0 || at+RecordHeaderBytes > int64(len(copied)) {
 		return false, f.damaged(i, loc.Record, "the slot points to where the record cannot be")
 	}
-	r := decodeRecord(copied[at:])
-	if r.index != i || r.term != loc.Term || uint32(r.typ) != loc.Type || !r.plausible(loc.Record, from+int64(len(copied))) {
+	var r record
+	if r.decode(copied[at:]); !f.matches(&r, i, loc, from+int64(len(copied))) {
 		return false, f.damaged(i, loc.Record, "the record does not match its slot: it says entry %d, term %d", r.index, r.term)
 	}
-	if !b.takes(&r, f.secret.overhead()) {
+	if !b.fits(&r, f.secret.overhead()) {
 		return true, nil
 	}
 	end := at + RecordHeaderBytes + int64(r.payload)
@@ -230,24 +300,20 @@ func (f *File) readRecord(mem []byte, x *Index, i uint64, from int64, copied []b
 	if err != nil {
 		return false, err
 	}
-	if b.add(&r, it); len(data) > 0 || r.flags&flagDataEmpty != 0 {
+	if b.add(&r, f.secret.overhead(), it); len(data) > 0 || r.flags&flagDataEmpty != 0 {
 		it.entry.Data = data
 	}
 	return false, nil
 }
 
-// takes reports whether the entry of the record r fits, and counts it then.
-func (b *Batch) takes(r *record, overhead int) bool {
-	size := r.encodedSize(overhead)
-	if len(b.entries) > 0 && b.encoded+size > b.MaxBytes {
-		return false
-	}
-	b.encoded += size
-	return true
+// fits reports whether the entry of the record r fits.
+func (b *Batch) fits(r *record, overhead int) bool {
+	return len(b.entries) == 0 || b.encoded+r.encodedSize(overhead) <= b.MaxBytes
 }
 
 // add adds the entry of the record r, without its data.
-func (b *Batch) add(r *record, it *item) {
+func (b *Batch) add(r *record, overhead int, it *item) {
+	b.encoded += r.encodedSize(overhead)
 	it.term, it.index, it.typ = r.term, r.index, raftpb.EntryType(r.typ)
 	it.entry.Term, it.entry.Index = &it.term, &it.index
 	if r.flags&flagTypeUnset == 0 {

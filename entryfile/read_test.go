@@ -4,10 +4,12 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"testing"
 
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
+	"github.com/seed-2fef92ad/raftwal/internal/page"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -144,6 +146,84 @@ func TestDamagedEntryOfAPiece(t *testing.T) {
 	}
 }
 
+// TestReadsOfTooMuch: what does not fit, or is damaged, costs no memory.
+func TestReadsOfTooMuch(t *testing.T) {
+	f, err := Prepare(vfs.OS(), t.TempDir(), spec(96<<20), 0, 0)
+	must(t, err)
+	t.Cleanup(f.Discard)
+	save(t, f, plain(1, 3, 100))
+	save(t, f, plain(3, 4, 60<<20))
+	save(t, f, plain(4, 20_004, 0))
+	tests := map[string]struct {
+		lo, hi, maxBytes uint64
+		want             int // entries
+		most             uint64
+	}{
+		"a large one behind":  {1, 4, 1000, 2, 10 << 10},
+		"many empty ones":     {4, 20_004, 1200, 100, 100 << 10},
+		"the large one alone": {3, 20_004, 1, 1, 61 << 20},
+	}
+	for name, c := range tests {
+		b := &Batch{MaxBytes: c.maxBytes}
+		if bytes := allocated(func() { _, err = f.Read(indexOf(f), c.lo, c.hi, b) }); bytes > c.most {
+			t.Errorf("%s: %d bytes allocated", name, bytes)
+		}
+		must(t, err)
+		if n := len(b.Entries()); n < c.want || n > 2*c.want {
+			t.Errorf("%s: %d entries", name, n)
+		}
+	}
+	at := recordAt(t, f, 2)
+	edit(t, f.temporary(), at+28, 4, func(p []byte) { page.Order.PutUint32(p, 50<<20) })
+	edit(t, f.temporary(), at+16, 8, func(p []byte) { page.Order.PutUint64(p, 7) })
+	if bytes := allocated(func() { _, err = f.Read(indexOf(f), 2, 3, &Batch{}) }); bytes > 10<<10 {
+		t.Errorf("a damaged header: %d bytes allocated", bytes)
+	}
+	if e := wantCorrupt(t, err); e.First != 2 || e.Offset != at {
+		t.Error(e)
+	}
+}
+
+// allocated returns how many bytes of memory f allocates.
+func allocated(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+// TestReadsOfClearedEntries: some are cleared, some were written anew below the index that
+// they are cleared up to, and memory is taken for many at once.
+func TestReadsOfClearedEntries(t *testing.T) {
+	f := prepare(t, plain(1, 10_001, 10)...)
+	x := f.Index()
+	b := Batch{MaxBytes: 1 << 40, ClearedBelow: 9001, ClearedFile: f.Number(), ClearedEnd: recordAt(t, f, 5001)}
+	got := b
+	allocs := testing.AllocsPerRun(1, func() {
+		got = b
+		if full, err := f.Read(&x, 1, 10_001, &got); full || err != nil {
+			t.Fatal(full, err)
+		}
+	})
+	if allocs > 20 {
+		t.Errorf("%v allocations", allocs)
+	}
+	want := append(plain(1, 5001, 0), plain(5001, 10_001, 10)...)
+	for _, e := range want[:5000] {
+		e.Type, e.Data = raftpb.EntryNormal.Enum(), nil
+	}
+	wantSame(t, got.Entries(), want)
+	got = b
+	got.MaxBytes = 20
+	_, err := f.Read(&x, 4990, 10_001, &got)
+	must(t, err)
+	wantSame(t, got.Entries(), want[4989:4989+len(got.Entries())])
+	if n := len(got.Entries()); n == 0 || n > 4 {
+		t.Errorf("%d entries have 20 bytes", n)
+	}
+}
+
 // TestBatchEntriesAreApart: the data of an entry cannot grow into the next one's.
 func TestBatchEntriesAreApart(t *testing.T) {
 	es, err := get(sealedFile(t), 1, 4, 0)
@@ -249,6 +329,10 @@ func TestSlotElsewhere(t *testing.T) {
 			slot{term: 1, index: 42, data: data}.encode(p, testSalt)
 		})
 		_, err := get(f, 42, 43, 0)
+		if e := wantCorrupt(t, err); e.First != 42 {
+			t.Error(e)
+		}
+		_, err = get(f, 40, 45, 0)
 		if e := wantCorrupt(t, err); e.First != 42 {
 			t.Error(e)
 		}

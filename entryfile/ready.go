@@ -47,25 +47,29 @@ func (f *File) Expected() int64 {
 	return bytes
 }
 
-// Ahead reports whether the file is ready as far ahead as that, or up to its end, or
-// takes no more records.
+// Ahead reports whether there is nothing to be made ready as far ahead as that: it is, or
+// the writer was given room there, or the file ends there or takes no more records.
 func (f *File) Ahead(bytes int64) bool {
 	return bytes == 0 || f.Sealed() || f.taken.Load() >= min(f.end.Load()+bytes, f.header.Size)
 }
 
-// ReadyAhead makes a chunk of the file ready, if it is not ready that many bytes
-// ahead. An error changes nothing, but that of a sync: see Sync.
+// ReadyAhead makes a chunk of the file ready, unless it is Ahead. After an error nothing
+// has changed that matters; after that of a sync see Sync.
 func (f *File) ReadyAhead(bytes int64) error {
 	f.readying.Lock()
 	defer f.readying.Unlock()
-	from, to, err := f.zeroAhead(bytes)
-	if err != nil || from == to || !f.synced {
-		return err
+	if f.Ahead(bytes) {
+		return nil
 	}
-	if f.beside == nil {
+	if f.synced && f.beside == nil {
+		var err error
 		if f.beside, err = f.openBeside(); err != nil {
 			return err
 		}
+	}
+	from, to, err := f.zeroAhead(bytes)
+	if err != nil || from == to || !f.synced {
+		return err
 	}
 	if err := f.beside.mem.Sync(from, to-from); err != nil {
 		f.broken.CompareAndSwap(nil, &err) // records of the writer may be among what was not written

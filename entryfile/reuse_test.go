@@ -149,6 +149,23 @@ func TestReadyAheadKeepsRecords(t *testing.T) {
 	}
 }
 
+// TestReadyAheadOfANewFile: nor one of those that a new file was made for.
+func TestReadyAheadOfANewFile(t *testing.T) {
+	s := spec(16 << 20)
+	s.Synced = true
+	es := plain(1, 5, 1<<20)
+	count, bytes := s.Fit(es)
+	f, err := Prepare(vfs.OS(), t.TempDir(), s, bytes, count)
+	must(t, err)
+	t.Cleanup(f.Discard)
+	must(t, f.Publish())
+	must(t, f.Append(es))
+	for range 8 {
+		must(t, f.ReadyAhead(4<<20))
+	}
+	wantEntries(t, f, es)
+}
+
 // TestReadyAheadBesideSaves is the same with both at once.
 func TestReadyAheadBesideSaves(t *testing.T) {
 	f := prepareEmpty(t, true)

@@ -264,6 +264,7 @@ func (d *DiskStorage) retire(f *entryfile.File) error {
 	a.mu.Unlock()
 	switch {
 	case tooMuch(files, bytes):
+		a.sealer.Wake() // this one may not be enough
 		_, err := d.sealNext()
 		return err
 	case d.opts.Sync.mode == noSync && !tooMuch(2*files, 2*bytes):

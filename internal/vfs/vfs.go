@@ -81,8 +81,9 @@ type Info struct {
 	Modified time.Time // when it was last written to; zero if unknown
 }
 
-// File is an open file. ReadAt may be called concurrently, the other methods by
-// one goroutine at a time.
+// File is an open file. ReadAt, WriteAt, WriteZeros, StartWrite and Size may be called
+// concurrently, those that write for different bytes; the other methods by one goroutine
+// at a time.
 type File interface {
 	io.ReaderAt
 	io.WriterAt
@@ -106,7 +107,8 @@ type File interface {
 	Punch(off, n int64) error
 	// Data returns the first run of bytes at or behind off that may differ from
 	// zero, and off == start == end if there is none. What lies in no run reads as
-	// zeros. It spares reading holes.
+	// zeros: so does what follows a run, unless that is the end of the file. It spares
+	// reading holes.
 	Data(off int64) (start, end int64, err error)
 	// StartWrite has the system begin to write [off, off+n) to the drive, which a sync
 	// then waits for less. It promises nothing, and tells no error: a sync does.

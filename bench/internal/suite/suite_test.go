@@ -109,9 +109,9 @@ func TestReused(t *testing.T) {
 // inodes returns the entry files in dir, spare ones among them.
 func inodes(t *testing.T, dir string) map[uint64]string {
 	t.Helper()
-	found := map[uint64]string{}
+	var found map[uint64]string
 	for renamed := true; renamed; { // one that is, meanwhile, is found under its new name
-		renamed = false
+		found, renamed = map[uint64]string{}, false
 		names, err := filepath.Glob(filepath.Join(dir, "[0-9]*"))
 		if err != nil || len(names) == 0 {
 			t.Fatalf("no files: %v", err)
