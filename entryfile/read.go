@@ -148,8 +148,9 @@ func (f *File) readPiece(mem []byte, x *Index, lo, hi uint64, b *Batch) (next ui
 	if from < DataStart || from+RecordHeaderBytes > int64(len(mem)) {
 		return lo, false, f.damaged(lo, from, "the slot points outside of the file")
 	}
-	hi = f.alike(mem, x, lo, hi, b)
-	if b.cleared(lo, f.header.Number, first) {
+	cleared := b.cleared(lo, f.header.Number, first)
+	hi = f.alike(mem, x, lo, hi, b, cleared)
+	if cleared {
 		return f.readCleared(mem, x, lo, hi, b)
 	}
 	n, to := f.piece(mem, x, lo, hi, first, b)
@@ -175,20 +176,19 @@ func (f *File) readPiece(mem []byte, x *Index, lo, hi uint64, b *Batch) (next ui
 	return lo, false, nil
 }
 
-// alike returns up to where the entries [lo, hi) are all cleared, or none of them is.
-func (f *File) alike(mem []byte, x *Index, lo, hi uint64, b *Batch) uint64 {
+// alike returns up to where the entries [lo, hi) are all cleared, or none of them is, as
+// far as that is known.
+func (f *File) alike(mem []byte, x *Index, lo, hi uint64, b *Batch, cleared bool) uint64 {
 	if lo >= b.ClearedBelow {
 		return hi
 	}
-	cleared := func(i uint64) bool {
-		loc, ok := f.known(mem, x, i)
-		return ok && b.cleared(i, f.header.Number, loc)
+	for lo++; lo < hi; lo++ {
+		loc, ok := f.known(mem, x, lo)
+		if !ok || b.cleared(lo, f.header.Number, loc) != cleared {
+			break
+		}
 	}
-	until := lo + 1
-	for first := cleared(lo); until < hi && cleared(until) == first; {
-		until++
-	}
-	return until
+	return lo
 }
 
 // readCleared adds the entries [lo, hi), all of which are cleared. Their records are not

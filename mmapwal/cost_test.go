@@ -85,13 +85,13 @@ func TestCostOfSaveGoingOn(t *testing.T) {
 func TestCostOfLargeSave(t *testing.T) {
 	d, fsys := testLogCounted(t, func(o *mmapwal.Options) { o.FileDataSize = 16 << 20 })
 	testLogSave(t, d, nil, testLogEntries(11, 14, 1, 1<<20))
-	if n := fsys.Count(vfstest.OpStart); n < 6 || n > 8 {
-		t.Errorf("of 4 MiB, writing was begun %d times, want every half MiB or so", n)
+	if n := fsys.Count(vfstest.OpStart); n < 24 || n > 33 {
+		t.Errorf("of 4 MiB, writing was begun %d times, want every 128 KiB or so", n)
 	}
 	fsys.Reset()
-	testLogSave(t, d, nil, testLogEntries(15, 18, 1, 100_000))
+	testLogSave(t, d, nil, testLogEntries(15, 18, 1, 30_000))
 	if n := fsys.Count(vfstest.OpStart); n != 0 {
-		t.Errorf("of 400 KB, writing was begun %d times", n)
+		t.Errorf("of 120 KB, writing was begun %d times", n)
 	}
 }
 
