@@ -22,7 +22,7 @@ var plantedFaults = []struct {
 	{"the commit index is left beyond the log", "open.go",
 		"\t\tm.HardState.Commit = commit\n", ""},
 	{"entries written anew count as cleared", "../entryfile/read.go",
-		"return i < b.ClearedBelow && (file", "return i < b.ClearedBelow && (true || file"},
+		"(file < b.ClearedFile || file", "(true || file < b.ClearedFile || file"},
 }
 
 // TestPlantedFaults shows that TestModel can fail: it runs it on the package with
@@ -44,6 +44,13 @@ func TestPlantedFaults(t *testing.T) {
 				t.Fatalf("not a failure of TestModel:\n%s", out)
 			}
 		})
+	}
+}
+
+// TestPlantedFaultsFit: what is to be replaced is there.
+func TestPlantedFaultsFit(t *testing.T) {
+	for _, fault := range plantedFaults {
+		plant(t, fault.file, fault.from, fault.to)
 	}
 }
 
