@@ -118,7 +118,7 @@ func TestReadyAheadOfNothing(t *testing.T) {
 func TestReadyAheadKeepsRecords(t *testing.T) {
 	for _, synced := range []bool{false, true} {
 		t.Run(fmt.Sprintf("synced %t", synced), func(t *testing.T) {
-			f := prepareEmpty(t, synced)
+			f := prepareEmpty(t, vfs.OS(), synced)
 			rng := seeded(t)
 			ahead := func() { must(t, f.ReadyAhead(int64(rng.Intn(1<<20)))) }
 			var es []*raftpb.Entry
@@ -168,7 +168,7 @@ func TestReadyAheadOfANewFile(t *testing.T) {
 
 // TestReadyAheadBesideSaves is the same with both at once.
 func TestReadyAheadBesideSaves(t *testing.T) {
-	f := prepareEmpty(t, true)
+	f := prepareEmpty(t, vfs.OS(), true)
 	rng := seeded(t)
 	var es []*raftpb.Entry
 	for last := uint64(0); last < 500; {
@@ -188,11 +188,11 @@ func TestReadyAheadBesideSaves(t *testing.T) {
 }
 
 // prepareEmpty returns a published file that holds nothing.
-func prepareEmpty(t *testing.T, synced bool) *File {
+func prepareEmpty(t *testing.T, fsys vfs.FS, synced bool) *File {
 	t.Helper()
 	s := spec(4 << 20)
 	s.Synced = synced
-	f, err := Prepare(vfs.OS(), t.TempDir(), s, 0, 0)
+	f, err := Prepare(fsys, t.TempDir(), s, 0, 0)
 	must(t, err)
 	t.Cleanup(func() {
 		if !f.Closed() {
@@ -207,11 +207,7 @@ func prepareEmpty(t *testing.T, synced bool) *File {
 func TestReadyAheadReserves(t *testing.T) {
 	for _, synced := range []bool{true, false} {
 		var hook vfstest.Switch
-		s := spec(4 << 20)
-		s.Synced = synced
-		f, err := Prepare(vfstest.New(vfs.OS(), hook.Before), t.TempDir(), s, 0, 0)
-		must(t, err)
-		must(t, f.Publish())
+		f := prepareEmpty(t, vfstest.New(vfs.OS(), hook.Before), synced)
 		for !f.Ahead(2 << 20) {
 			must(t, f.ReadyAhead(2<<20))
 			if f.ready.Load() > f.reserved.Load() {
@@ -220,6 +216,7 @@ func TestReadyAheadReserves(t *testing.T) {
 		}
 		before := f.ready.Load()
 		hook.Set(vfstest.FailFrom(1, syscall.ENOSPC, vfstest.OpReserve))
+		var err error
 		for err == nil && !f.Ahead(4<<20) {
 			err = f.ReadyAhead(4 << 20)
 		}
@@ -235,11 +232,7 @@ func TestReadyAheadReserves(t *testing.T) {
 // stored meanwhile, so the writer's own sync fails from then on.
 func TestReadyAheadFailsToSync(t *testing.T) {
 	var hook vfstest.Switch
-	s := spec(4 << 20)
-	s.Synced = true
-	f, err := Prepare(vfstest.New(vfs.OS(), hook.Before), t.TempDir(), s, 0, 0)
-	must(t, err)
-	must(t, f.Publish())
+	f := prepareEmpty(t, vfstest.New(vfs.OS(), hook.Before), true)
 	hook.Set(func(op vfstest.Op, name string) error {
 		if op != vfstest.OpMsync {
 			return nil
@@ -253,5 +246,4 @@ func TestReadyAheadFailsToSync(t *testing.T) {
 	})
 	wantErr(t, f.ReadyAhead(2<<20), syscall.EIO)
 	wantErr(t, f.Sync(), syscall.EIO)
-	must(t, f.Release())
 }
