@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"sync"
 	"testing"
@@ -154,6 +155,7 @@ func TestReadsOfTooMuch(t *testing.T) {
 	save(t, f, plain(1, 3, 100))
 	save(t, f, plain(3, 4, 60<<20))
 	save(t, f, plain(4, 20_004, 0))
+	save(t, f, plain(20_004, 20_010, 300_000))
 	tests := map[string]struct {
 		lo, hi, maxBytes uint64
 		want             int // entries
@@ -162,6 +164,7 @@ func TestReadsOfTooMuch(t *testing.T) {
 		"a large one behind":  {1, 4, 1000, 2, 10 << 10},
 		"many empty ones":     {4, 20_004, 1200, 100, 100 << 10},
 		"the large one alone": {3, 20_004, 1, 1, 61 << 20},
+		"half of a piece":     {20_004, 20_010, 310_000, 1, 400_000},
 	}
 	for name, c := range tests {
 		b := &Batch{MaxBytes: c.maxBytes}
@@ -180,6 +183,68 @@ func TestReadsOfTooMuch(t *testing.T) {
 		t.Errorf("a damaged header: %d bytes allocated", bytes)
 	}
 	if e := wantCorrupt(t, err); e.First != 2 || e.Offset != at {
+		t.Error(e)
+	}
+}
+
+// TestEntryKeepsAPiece: an entry that is kept keeps no more than a piece alive.
+func TestEntryKeepsAPiece(t *testing.T) {
+	f, err := Prepare(vfs.OS(), t.TempDir(), spec(32<<20), 0, 0)
+	must(t, err)
+	t.Cleanup(f.Discard)
+	save(t, f, plain(1, 201, 100_000))
+	inUse := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := inUse()
+	es, err := get(f, 1, 201, 0)
+	must(t, err)
+	kept := es[100]
+	if after := inUse(); after > before+2*maxPiece {
+		t.Errorf("an entry of 100 KB keeps %d bytes", after-before)
+	}
+	runtime.KeepAlive(kept)
+}
+
+// TestPaddingIsZero: whatever stood in the buffer before.
+func TestPaddingIsZero(t *testing.T) {
+	f := prepare(t)
+	for last := uint64(0); last < 2000; last += 20 {
+		save(t, f, plain(last+1, last+21, int(last/20)))
+	}
+	p, err := os.ReadFile(f.Path())
+	must(t, err)
+	for i := uint64(1); i <= 2000; i++ {
+		at := recordAt(t, f, i)
+		r := decodeRecord(p[at:])
+		for k := at + RecordHeaderBytes + int64(r.payload); k < at+r.bytes(); k++ {
+			if p[k] != 0 {
+				t.Fatalf("entry %d: %d at offset %d", i, p[k], k)
+			}
+		}
+	}
+}
+
+// TestSlotAtTheEndOfTheFile: one that points to where not even a header fits.
+func TestSlotAtTheEndOfTheFile(t *testing.T) {
+	f, err := Prepare(vfs.OS(), t.TempDir(), spec(page.Size), 0, 0)
+	must(t, err)
+	must(t, f.Publish())
+	save(t, f, plain(1, 2, page.Size-2*RecordHeaderBytes))
+	must(t, f.Terminate())
+	must(t, f.Seal())
+	if f.End() != f.Size() {
+		t.Fatalf("the records end at %d, the file at %d", f.End(), f.Size())
+	}
+	f = reopen(t, f)
+	edit(t, f.Path(), 0, SlotBytes, func(p []byte) {
+		slot{term: 1, index: 1, data: f.End() - 1}.encode(p, testSalt)
+	})
+	_, err = get(f, 1, 2, 0)
+	if e := wantCorrupt(t, err); e.First != 1 {
 		t.Error(e)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/seed-2fef92ad/raftwal/internal/page"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs/vfstest"
 	"go.etcd.io/raft/v3/raftpb"
@@ -246,4 +247,35 @@ func TestReadyAheadFailsToSync(t *testing.T) {
 	})
 	wantErr(t, f.ReadyAhead(2<<20), syscall.EIO)
 	wantErr(t, f.Sync(), syscall.EIO)
+}
+
+// TestReadyAheadOfACutFile: a file that somebody has cut short is not made longer.
+func TestReadyAheadOfACutFile(t *testing.T) {
+	for _, synced := range []bool{true, false} {
+		f := prepareEmpty(t, vfs.OS(), synced)
+		must(t, os.Truncate(f.Path(), DataStart+page.Size))
+		wantCorrupt(t, f.ReadyAhead(3<<20))
+		if info, err := os.Stat(f.Path()); err != nil || info.Size() != DataStart+page.Size {
+			t.Errorf("synced %t: %d bytes, %v", synced, info.Size(), err)
+		}
+	}
+}
+
+// TestReadyAheadWithoutDescriptors: what cannot be synced counts as ready neither then nor later.
+func TestReadyAheadWithoutDescriptors(t *testing.T) {
+	var hook vfstest.Switch
+	f := prepareEmpty(t, vfstest.New(vfs.OS(), hook.Before), true)
+	ready, taken := f.ready.Load(), f.taken.Load()
+	hook.Set(vfstest.FailFrom(1, syscall.EMFILE, vfstest.OpOpen))
+	for range 3 {
+		wantErr(t, f.ReadyAhead(3<<20), syscall.EMFILE)
+	}
+	if f.ready.Load() != ready || f.taken.Load() != taken {
+		t.Errorf("ready up to %d, taken up to %d; want %d and %d", f.ready.Load(), f.taken.Load(), ready, taken)
+	}
+	hook.Set(nil)
+	must(t, f.ReadyAhead(3<<20))
+	if got := f.ready.Load(); got != ready+readyChunk {
+		t.Errorf("ready up to %d, want %d", got, ready+readyChunk)
+	}
 }

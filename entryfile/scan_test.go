@@ -1,6 +1,7 @@
 package entryfile
 
 import (
+	"math/bits"
 	"os"
 	"path/filepath"
 	"strings"
@@ -97,6 +98,66 @@ func TestWitness(t *testing.T) {
 			t.Errorf("%s: last %d, end %d, witness %d, rest %d; want the witness %d", name, s.Index.Last(), s.End, s.Witness, s.Rest, durable)
 		}
 	}
+}
+
+// TestWitnessAnywhere: a witness is found wherever it starts between zeros, also one whose
+// first eight bytes are zero, at the end of a page of zeros; and not if its mark would lie
+// where the data ends.
+func TestWitnessAnywhere(t *testing.T) {
+	f := &File{header: Header{Salt: testSalt}}
+	s := &Scan{End: DataStart}
+	p := recordOfSumZero(t)
+	mem := make([]byte, DataStart+4*page.Size)
+	size := int64(len(mem))
+	for at := s.End + page.Size - recordAlign; at+int64(len(p)) <= size; at += recordAlign {
+		copy(mem[at:], p)
+		if got := f.witness(mem, s, s.End, size, size); got != at {
+			t.Fatalf("at %d: found at %d", at, got)
+		}
+		if got := f.witness(mem, s, s.End, at+RecordHeaderBytes, size); got != at {
+			t.Fatalf("at %d, where the data ends with its header: found at %d", at, got)
+		}
+		if got := f.witness(mem, s, s.End, at+RecordHeaderBytes-recordAlign, size); got != 0 {
+			t.Fatalf("at %d, where the data ends in its header: found at %d", at, got)
+		}
+		clear(mem[at : at+int64(len(p))])
+	}
+}
+
+// recordOfSumZero returns a record whose checksum is 0, and that vouches for the first eight
+// bytes of the data.
+func recordOfSumZero(t *testing.T) []byte {
+	t.Helper()
+	p := make([]byte, RecordHeaderBytes+recordAlign)
+	(&record{term: 1, index: 1, mark: DataStart + recordAlign, payload: recordAlign}).encode(p)
+	sum := func(payload uint64) uint32 {
+		page.Order.PutUint64(p[RecordHeaderBytes:], payload)
+		return page.Sum(testSalt, p[recordSumBytes:])
+	}
+	// Each bit of the payload changes the same bits of the checksum, whatever the others are.
+	base := sum(0)
+	var sums [32]uint32 // by their highest bit
+	var payloads [32]uint64
+	for bit := range 64 {
+		payload := uint64(1) << bit
+		for v := sum(payload) ^ base; v != 0; {
+			top := bits.Len32(v) - 1
+			if sums[top] == 0 {
+				sums[top], payloads[top] = v, payload
+				break
+			}
+			v, payload = v^sums[top], payload^payloads[top]
+		}
+	}
+	payload := uint64(0)
+	for v := base; v != 0; {
+		top := bits.Len32(v) - 1
+		v, payload = v^sums[top], payload^payloads[top]
+	}
+	if got := sum(payload); got != 0 {
+		t.Fatalf("the checksum is %08x", got)
+	}
+	return p
 }
 
 // TestStaleRecords: what an older file left on the same blocks is not taken for
