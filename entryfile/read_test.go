@@ -282,11 +282,11 @@ func TestReadsOfClearedEntries(t *testing.T) {
 	got = b
 	got.MaxBytes = 20
 	var err error
-	if bytes := allocated(func() { _, err = f.Read(&x, 4990, 10_001, &got) }); bytes > 2000 {
+	if bytes := allocated(func() { _, err = f.Read(&x, 1, 10_001, &got) }); bytes > 2000 {
 		t.Errorf("%d bytes allocated for what fits in 20", bytes)
 	}
 	must(t, err)
-	wantSame(t, got.Entries(), want[4989:4989+len(got.Entries())])
+	wantSame(t, got.Entries(), want[:len(got.Entries())])
 	if n := len(got.Entries()); n == 0 || n > 4 {
 		t.Errorf("%d entries have 20 bytes", n)
 	}
