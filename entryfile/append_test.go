@@ -77,7 +77,7 @@ func TestEmptyFile(t *testing.T) {
 	if f.End() != DataStart || f.Durable() != DataStart || f.Sealed() {
 		t.Errorf("end %d, durable %d, sealed %t", f.End(), f.Durable(), f.Sealed())
 	}
-	must(t, f.Append(nil))
+	must(t, f.Append(nil, 0))
 	must(t, f.Sync())
 	must(t, f.Reserve(0, 0))
 	must(t, f.Seal())
@@ -351,11 +351,11 @@ func TestOneSyncPerAppend(t *testing.T) {
 // TestWritesFail: the errors of stores and syncs come through.
 func TestWritesFail(t *testing.T) {
 	steps := map[string]func(f *File) error{
-		"append small": func(f *File) error { return f.Append(entries(10, 20, 1)) },
-		"append large": func(f *File) error { return f.Append(plain(10, 11, 5000)) },
+		"append small": func(f *File) error { return f.Append(entries(10, 20, 1), 0) },
+		"append large": func(f *File) error { return f.Append(plain(10, 11, 5000), 0) },
 		"seal":         func(f *File) error { return f.Seal() },
 		"sync": func(f *File) error {
-			return errors.Join(f.Append(entries(10, 20, 1)), f.Sync())
+			return errors.Join(f.Append(entries(10, 20, 1), 0), f.Sync())
 		},
 		"restore header": func(f *File) error { return f.RestoreHeader() },
 		"recover": func(f *File) error {

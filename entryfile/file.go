@@ -82,13 +82,17 @@ type File struct {
 
 	punched atomic.Int64 // records that start below it may be gone, but for those of Seal.Others
 
-	buf     [page.Size]byte // for records, slots and headers on their way
-	out     []byte          // records that are going to be written
-	outrun  bool            // the last Reserve came to where the file is not ready
-	started int64           // the disk has begun to write what this Append wrote before it
-	refs    atomic.Int64
-	healing sync.Mutex
-	healed  atomic.Pointer[Index] // of a sealed file with damaged slots
+	buf        [page.Size]byte // for records, slots and headers on their way
+	out        []byte          // records that are going to be written
+	ways       ways            // of writing to the data region
+	room       int64           // bytes that are collected there, at most
+	direct     atomic.Bool     // they go, or those before them went, around the page cache
+	unfinished []byte          // what the last page holds, if the cache may not have it
+	outrun     bool            // the last Reserve came to where the file is not ready
+	started    int64           // the disk has begun to write what this Append wrote before it
+	refs       atomic.Int64
+	healing    sync.Mutex
+	healed     atomic.Pointer[Index] // of a sealed file with damaged slots
 
 	slotsChecked atomic.Bool            // of a sealed encrypted file
 	touched      atomic.Pointer[chunks] // chunks whose pages were asked for; nil: not needed
@@ -175,7 +179,7 @@ func Prepare(fsys vfs.FS, dir string, spec Spec, dataBytes int64, count int) (_ 
 
 // readySlots makes pages for all slots of a new file in which nothing is synced.
 func (f *File) readySlots() error {
-	if err := f.file.WriteZeros(0, headerPage0, vfs.MaxZeros); err != nil {
+	if err := f.file.WriteZeros(0, headerPage0, readyChunk); err != nil {
 		return err
 	}
 	if err := f.populate(0, headerPage0); err != nil {
@@ -205,10 +209,13 @@ func (f *File) writeAhead(dataBytes int64) error {
 		return err
 	}
 	ready := f.firstStep()
-	if err := f.file.WriteZeros(0, ready, page.Size); err != nil {
+	err := errors.Join(
+		f.file.WriteZeros(0, headerPage0, vfs.Direct),
+		f.file.WriteZeros(headerPage0, DataStart-headerPage0, page.Size), // a header is stored there at once
+		f.file.WriteZeros(DataStart, ready-DataStart, vfs.Direct))
+	if err != nil {
 		return err
 	}
-	f.slotsEnd = headerPage0
 	f.ready.Store(ready)
 	f.taken.Store(max(f.taken.Load(), ready))
 	return nil

@@ -116,7 +116,7 @@ func save(t testing.TB, f *File, es []*raftpb.Entry) {
 		t.Fatalf("room for %d entries of %d", n, len(es))
 	}
 	must(t, f.Reserve(bytes, n))
-	must(t, f.Append(es))
+	must(t, f.Append(es, 0))
 	must(t, f.Sync())
 }
 

@@ -18,8 +18,10 @@ import (
 
 const (
 	// readyChunk is how much is made ready at once, in bytes: little enough that a Save
-	// beside it hardly waits for the disk.
-	readyChunk = 256 << 10
+	// beside it hardly waits for the disk. directChunk is the same where records go around
+	// the page cache, which are many.
+	readyChunk  = 256 << 10
+	directChunk = 1 << 20
 	// syncedPiece is how many zeros are written at once where records are synced, in
 	// bytes: what the writer writes to the file waits for so many.
 	syncedPiece = 16 << 10
@@ -87,7 +89,11 @@ func (f *File) zeroAhead(bytes int64) (from, to int64, err error) {
 	if f.Ahead(bytes) {
 		return from, from, nil
 	}
-	to = min(from+readyChunk, f.header.Size)
+	chunk := int64(readyChunk)
+	if f.direct.Load() {
+		chunk = directChunk
+	}
+	to = min(from+chunk, f.header.Size)
 	if err := f.growTo(to); err != nil {
 		return from, from, err
 	}
@@ -105,11 +111,7 @@ func (f *File) makeReady(to int64) error {
 	if err := f.checkLength(); err != nil {
 		return err
 	}
-	piece := int64(vfs.MaxZeros)
-	if f.synced {
-		piece = syncedPiece
-	}
-	if err := f.file.WriteZeros(from, to-from, piece); err != nil {
+	if err := f.writeZeros(from, to-from); err != nil {
 		return err
 	}
 	if !f.synced {
@@ -120,6 +122,20 @@ func (f *File) makeReady(to int64) error {
 	}
 	f.taken.Store(to)
 	return nil
+}
+
+// writeZeros writes zeros as the writer writes its records.
+func (f *File) writeZeros(from, n int64) error {
+	if !f.synced {
+		return f.file.WriteZeros(from, n, readyChunk)
+	}
+	direct, piece := f.direct.Load(), int64(syncedPiece)
+	if direct {
+		piece = vfs.Direct
+	}
+	f.ways.begin(direct)
+	defer f.ways.end()
+	return f.file.WriteZeros(from, n, piece)
 }
 
 // beside is the file opened once more. The kernel tells an error of writing once for
@@ -172,12 +188,16 @@ func (f *File) touch(at, n int64) {
 	if touched == nil {
 		return
 	}
+	written := f.end.Load() / touchChunk // chunks before it are not written to any more
+	if f.Sealed() {
+		written++
+	}
 	for c := at / touchChunk; c <= (at+max(n, 1)-1)/touchChunk; c++ {
-		if touched.add(c) {
+		if c < written && touched.add(c) {
 			continue
 		}
 		chunks := int64(1)
-		for c > 0 && touched.has(c-1) && chunks < touchAhead && !touched.add(c+chunks) {
+		for c > 0 && touched.has(c-1) && chunks < touchAhead && c+chunks < written && !touched.add(c+chunks) {
 			chunks++
 		}
 		_ = (*f.mem.Load()).PopulateRead(c*touchChunk, chunks*touchChunk)

@@ -131,7 +131,7 @@ func TestReadyAheadKeepsRecords(t *testing.T) {
 				if rng.Intn(2) == 0 {
 					ahead()
 				}
-				must(t, f.Append(more))
+				must(t, f.Append(more, 0))
 				es, last = append(es, more...), last+n
 				switch rng.Intn(4) {
 				case 0:
@@ -160,7 +160,7 @@ func TestReadyAheadOfANewFile(t *testing.T) {
 	must(t, err)
 	t.Cleanup(f.Discard)
 	must(t, f.Publish())
-	must(t, f.Append(es))
+	must(t, f.Append(es, 0))
 	for range 8 {
 		must(t, f.ReadyAhead(4<<20))
 	}
@@ -242,7 +242,7 @@ func TestReadyAheadFailsToSync(t *testing.T) {
 		es := plain(1, 10, 1000)
 		count, bytes := f.Room(es)
 		must(t, f.Reserve(bytes, count))
-		must(t, f.Append(es))
+		must(t, f.Append(es, 0))
 		return vfstest.Error(op, name, syscall.EIO)
 	})
 	wantErr(t, f.ReadyAhead(2<<20), syscall.EIO)

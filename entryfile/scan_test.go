@@ -31,7 +31,7 @@ func TestTornRecord(t *testing.T) {
 	for name, tear := range tears {
 		f := prepare(t, entries(1, 10, 1)...)
 		at := f.End()
-		must(t, f.Append(plain(10, 11, 1000)))
+		must(t, f.Append(plain(10, 11, 1000), 0))
 		tear(t, f, at, f.End())
 		g, s := scanned(t, f)
 		if s.End != at || s.Index.Last() != 9 || s.Rest <= 0 || s.Rest > f.End()-at || s.Witness != 0 {
@@ -52,7 +52,7 @@ func TestScanAnyCut(t *testing.T) {
 	f := prepare(t, entries(1, 5, 1)...)
 	durable := f.End()
 	more := entries(5, 15, 2)
-	must(t, f.Append(more))
+	must(t, f.Append(more, 0))
 	end := f.End()
 	content, err := os.ReadFile(f.Path())
 	must(t, err)
@@ -199,8 +199,9 @@ func storeAnyway(t *testing.T, f *File, e *raftpb.Entry) {
 	t.Helper()
 	var r record
 	r.describe(e, f.Durable(), 0)
+	must(t, f.begin(r.bytes(), f.End(), 0))
 	must(t, f.storeRecord(&r, e.Data, f.End()))
-	must(t, f.flush(f.End()+r.bytes()))
+	must(t, f.finish(f.End()+r.bytes()))
 }
 
 func TestTooManyRecords(t *testing.T) {
@@ -393,7 +394,7 @@ func TestReadsOfACutFile(t *testing.T) {
 	must(t, os.Truncate(f.Path(), 0))
 	_, scanErr := f.Scan()
 	_, readErr := get(f, 1, 10, 0)
-	for _, err := range []error{scanErr, readErr, f.Continue(f.End(), false), f.Append(entries(10, 11, 1))} {
+	for _, err := range []error{scanErr, readErr, f.Continue(f.End(), false), f.Append(entries(10, 11, 1), 0)} {
 		wantErr(t, err, vfs.ErrFault)
 	}
 }

@@ -2,8 +2,10 @@ package entryfile
 
 import (
 	"slices"
+	"sync"
 
 	"github.com/seed-2fef92ad/raftwal/internal/page"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 )
 
 const (
@@ -14,7 +16,57 @@ const (
 	// startStep is after how many bytes the disk begins to write a large Save,
 	// while the rest of it is collected.
 	startStep = 128 << 10
+	// minDirect is from how many bytes of records on that are synced at once it pays to
+	// write them around the page cache.
+	minDirect = 32 << 10
 )
+
+// begin prepares for so many bytes of records that are going to be stored at the end, around
+// the page cache if they are many, but no more than maxDirect.
+func (f *File) begin(bytes, end, maxDirect int64) (err error) {
+	f.started = end
+	direct := f.synced && bytes >= minDirect && bytes <= maxDirect && f.Unsynced() == 0
+	f.direct.Store(direct)
+	head := f.unfinished
+	if direct && head == nil {
+		if head, err = f.lastPage(end); err != nil {
+			return err
+		}
+	}
+	if !direct {
+		bytes = min(bytes, maxOut)
+	} else if f.touched.Load() == nil {
+		f.startTouching()
+	}
+	f.room = int64(len(head)) + bytes
+	f.makeOut(direct)
+	f.out = append(f.out, head...)
+	f.unfinished = nil
+	return nil
+}
+
+// makeOut makes f.out empty, with memory for what is going to be collected there. What goes
+// around the page cache begins and ends with a page.
+func (f *File) makeOut(direct bool) {
+	if !direct {
+		f.out = slices.Grow(f.out[:0], int(f.room))
+		return
+	}
+	n := roundUp(f.room, page.Size)
+	if int64(cap(f.out)) < n || !vfs.IsAligned(f.out) {
+		f.out = vfs.Aligned(int(n + page.Size)) // the next one may begin elsewhere in a page
+	}
+	f.out = f.out[:0]
+}
+
+// lastPage returns what the file holds of the page in which the offset end is, up to there.
+func (f *File) lastPage(end int64) (head []byte, err error) {
+	err = f.guard(func(mem []byte) error {
+		head = f.buf[:copy(f.buf[:], mem[end&^(page.Size-1):end])]
+		return nil
+	})
+	return head, err
+}
 
 // storeRecord stores a record at the end: a small one in one piece, the payload of a large
 // one from where it is.
@@ -23,13 +75,13 @@ func (f *File) storeRecord(r *record, data []byte, at int64) error {
 	if total > maxSmall {
 		return f.storeLarge(r, data, at)
 	}
-	if int64(len(f.out))+total > maxOut {
+	if int64(len(f.out))+total > f.room {
 		if err := f.flush(at); err != nil {
 			return err
 		}
 	}
 	n := int64(len(f.out))
-	f.out = slices.Grow(f.out, int(total))[:n+total]
+	f.out = f.out[:n+total]
 	p := f.out[n:]
 	used := RecordHeaderBytes + int64(r.payload)
 	r.encode(p)
@@ -62,44 +114,93 @@ func (f *File) storeLarge(r *record, data []byte, at int64) error {
 	return f.put(at+used, f.buf[:r.bytes()-used])
 }
 
-// put collects p, for the offset at, behind what was put before; what is large goes on its
-// way at once.
+// put collects p, for the offset at, behind what was put before. The whole pages of what is
+// large go on their way at once.
 func (f *File) put(at int64, p []byte) error {
-	if len(p) >= maxOut {
-		if err := f.flush(at); err != nil {
+	if len(p) >= maxOut && !f.direct.Load() {
+		n := roundUp(at, page.Size) - at
+		if err := f.collect(at, p[:n]); err != nil {
 			return err
 		}
-		return f.write(p, at)
+		if err := f.flush(at + n); err != nil {
+			return err
+		}
+		p, at = p[n:], at+n
+		n = int64(len(p)) &^ (page.Size - 1)
+		if err := f.write(p[:n], at); err != nil {
+			return err
+		}
+		p, at = p[n:], at+n
 	}
+	return f.collect(at, p)
+}
+
+func (f *File) collect(at int64, p []byte) error {
 	for len(p) > 0 {
-		n := min(maxOut-len(f.out), len(p))
-		f.out = append(f.out, p[:n]...)
-		p, at = p[n:], at+int64(n)
-		if len(f.out) == maxOut {
+		if int64(len(f.out)) == f.room {
 			if err := f.flush(at); err != nil {
 				return err
 			}
 		}
+		n := min(int(f.room)-len(f.out), len(p))
+		f.out = append(f.out, p[:n]...)
+		p, at = p[n:], at+int64(n)
 	}
 	return nil
 }
 
-// flush writes what was collected, which ends at the offset end.
+// flush writes the whole pages of what was collected, which ends at the offset end.
 func (f *File) flush(end int64) error {
-	if len(f.out) == 0 {
-		return nil
-	}
-	err := f.write(f.out, end-int64(len(f.out)))
-	f.out = f.out[:0]
+	from := end - int64(len(f.out))
+	n := max(end&^(page.Size-1)-from, 0)
+	err := f.write(f.out[:n], from)
+	f.out = f.out[:copy(f.out, f.out[n:])]
 	return err
+}
+
+// finish writes the rest of what was collected, which ends at the offset end.
+func (f *File) finish(end int64) error {
+	rest, from := f.out, end-int64(len(f.out))
+	last := end &^ (page.Size - 1)
+	switch {
+	case f.direct.Load():
+		whole := roundUp(end, page.Size)
+		f.unfinished = f.out[last-from:]
+		f.out = f.out[:whole-from]
+		clear(f.out[end-from:])
+		rest = f.out
+	case f.synced && from <= last:
+		// The page that begins here is written as a whole, or the system would read it first
+		// unless it is in the cache.
+		if err := f.flush(end); err != nil {
+			return err
+		}
+		rest, from = nil, last
+		if len(f.out) > 0 {
+			clear(f.buf[copy(f.buf[:], f.out):])
+			rest = f.buf[:]
+		}
+	}
+	f.out = f.out[:0]
+	return f.write(rest, from)
 }
 
 // write writes p to the file. What is going to be synced at once is written with WriteAt:
 // that takes no page faults, and dirties the blocks it writes to only, where a store
-// dirties a whole folio of the page cache. What is not is stored, without a system call.
+// dirties a whole folio of the page cache. Or it goes around the cache, if it is much: that
+// takes no copies, and no pages. What is not synced is stored, without a system call.
 func (f *File) write(p []byte, at int64) error {
-	if !f.synced {
+	switch {
+	case len(p) == 0:
+		return nil
+	case !f.synced:
 		return f.store(at, p)
+	}
+	direct := f.direct.Load()
+	f.ways.begin(direct)
+	defer f.ways.end()
+	if direct {
+		return f.file.WriteDirect(p, at)
 	}
 	return f.writeAt(p, at)
 }
@@ -141,4 +242,33 @@ func (f *File) storeSlots(from, to uint64) error {
 		from += n
 	}
 	return nil
+}
+
+// ways sees to it that the data region is not written through the page cache and around it at
+// the same time, as vfs.File wants it: the writer and the background may write at once, but
+// only one way.
+type ways struct {
+	mu     sync.Mutex
+	turn   sync.Cond // broadcast when nobody writes any more
+	direct bool
+	users  int
+}
+
+func (w *ways) begin(direct bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.turn.L = &w.mu
+	for w.users > 0 && w.direct != direct {
+		w.turn.Wait()
+	}
+	w.direct = direct
+	w.users++
+}
+
+func (w *ways) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.users--; w.users == 0 {
+		w.turn.Broadcast()
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs/vfstest"
@@ -92,6 +93,50 @@ func TestCostOfLargeSave(t *testing.T) {
 	testLogSave(t, d, nil, testLogEntries(15, 18, 1, 30_000))
 	if n := fsys.Count(vfstest.OpStart); n != 0 {
 		t.Errorf("of 120 KB, writing was begun %d times", n)
+	}
+}
+
+// TestCostOfDirectSave: a Save that is large, but not too large for the cache of the log, and
+// synced alone is one write around the page cache; others go through it.
+func TestCostOfDirectSave(t *testing.T) {
+	large := testLogEntries(11, 14, 1, 25_000)
+	save := func(d *mmapwal.DiskStorage) error { return d.Save(nil, large, nil) }
+	async := func(d *mmapwal.DiskStorage) error {
+		done := make(chan error, 1)
+		d.SaveAsync(nil, large, nil, func(err error) { done <- err })
+		return <-done
+	}
+	tests := map[string]struct {
+		cache int64
+		edit  func(*mmapwal.Options)
+		save  func(*mmapwal.DiskStorage) error
+		want  int
+	}{
+		"Save":            {0, nil, save, 1},
+		"a small cache":   {40_000, nil, save, 0},
+		"no cache":        {-1, nil, save, 0},
+		"SaveAsync":       {0, nil, async, 0},
+		"BatchSync":       {0, func(o *mmapwal.Options) { o.Sync = mmapwal.BatchSync(1000, time.Hour) }, save, 0},
+		"NoSync":          {0, testLogNoSync, save, 0},
+		"Save, encrypted": {0, testLogEncrypted, save, 1},
+		"a cache just so": {60_000, nil, save, 1},
+	}
+	for name, test := range tests {
+		edits := []func(*mmapwal.Options){testCache(test.cache)}
+		if test.edit != nil {
+			edits = append(edits, test.edit)
+		}
+		d, fsys := testLogCounted(t, edits...)
+		if err := test.save(d); err != nil {
+			t.Fatal(err)
+		}
+		if n := fsys.Count(vfstest.OpDirect); n != test.want {
+			t.Errorf("%s: %d writes around the page cache, want %d", name, n, test.want)
+		}
+		if n := d.DirectBytes(time.Nanosecond); n != 0 {
+			t.Errorf("%s: %d bytes may go around the page cache of a Save that others wait with", name, n)
+		}
+		testLogClose(t, d)
 	}
 }
 

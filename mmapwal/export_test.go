@@ -1,6 +1,8 @@
 package mmapwal
 
 import (
+	"time"
+
 	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/internal/host"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
@@ -31,6 +33,12 @@ func (d *DiskStorage) WaitForBackground() {
 
 // Unsealed returns how many files take no more records and are not sealed yet.
 func (d *DiskStorage) Unsealed() int { return len(d.unsealed()) }
+
+// DirectBytes returns how many bytes may go around the page cache in a Save that waited so
+// long for the writer's lock.
+func (d *DiskStorage) DirectBytes(waited time.Duration) int64 {
+	return d.directBytes(call{waited: waited}, false)
+}
 
 // TooMuch: see tooMuch.
 func TooMuch(files int, bytes int64) bool { return tooMuch(files, bytes) }

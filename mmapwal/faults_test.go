@@ -39,6 +39,8 @@ func testLogFaultOps() []oracle.Op {
 		{Compact: 10}, // all files but the last
 		{Hard: [3]uint64{5, 2, 31}, Snap: [2]uint64{31, 5}, From: 32, Terms: terms(5, 3)}, // empties the log
 		{Hard: [3]uint64{5, 2, 34}, From: 35, Terms: terms(5, 1)},
+		{Hard: [3]uint64{5, 2, 35}, From: 36, Terms: terms(5, 2)},
+		{Hard: [3]uint64{5, 2, 37}, From: 38, Terms: terms(5, 7)}, // with a cache, both around the page cache
 	}
 }
 
@@ -57,6 +59,7 @@ type testLogFault struct {
 	fsys   *vfstest.FS
 	errno  syscall.Errno
 	edits  []func(*mmapwal.Options)
+	only   vfstest.Op      // those that are counted; "": all
 	model  *oracle.Model   // what is acknowledged
 	models []*oracle.Model // what may be there
 
@@ -91,6 +94,9 @@ func testLogFailNth(t *testing.T, dir string, n int, errno syscall.Errno, edits 
 // skips tells which operations are not counted: of many stores in a row only the
 // first three are.
 func (f *testLogFault) skips(op vfstest.Op, name string) bool {
+	if f.only != "" && op != f.only {
+		return true
+	}
 	if op != vfstest.OpStore || name != f.row {
 		f.row, f.stores = "", 0
 	}
@@ -334,6 +340,21 @@ func testLogEachFault(t *testing.T, one int, errnos []syscall.Errno, edits ...fu
 // TestFaults: whichever operation fails, what was acknowledged stays.
 func TestFaults(t *testing.T) {
 	testLogEachFault(t, testLogAll(), []syscall.Errno{syscall.ENOSPC, syscall.EIO})
+}
+
+// TestFaultsDirect: the same for writes around the page cache.
+func TestFaultsDirect(t *testing.T) {
+	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EIO} {
+		n := 0
+		for again := true; again; n++ {
+			f := testLogFailNth(t, filepath.Join(t.TempDir(), fmt.Sprintf("%v-%d", errno, n)), n, errno, testCache(testLogMiB))
+			f.only = vfstest.OpDirect
+			again = f.run()
+		}
+		if n < 4 {
+			t.Errorf("%v: %d runs", errno, n)
+		}
+	}
 }
 
 func TestFaultsEncrypted(t *testing.T) {

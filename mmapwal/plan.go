@@ -22,6 +22,7 @@ type plan struct {
 	meta     metafile.Meta // with the snapshot in it
 	snapFile string        // temporary name of the snapshot's data, "" if inline
 
+	direct int64             // up to so many bytes of records may go around the page cache
 	inTail int               // how many of entries go to the tail
 	files  []*entryfile.File // files for the rest, with their names
 	counts []int             // how many of entries go to each

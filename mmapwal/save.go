@@ -93,7 +93,7 @@ func (d *DiskStorage) save(h *raftpb.HardState, es []*raftpb.Entry, snap *raftpb
 		return c, d.refuseReadOnly(done)
 	}
 	c.began, c.waited = d.lockForSave()
-	c.ticket, err = d.stage(h, es, snap)
+	c.ticket, err = d.stage(h, es, snap, d.directBytes(c, done != nil))
 	if c.ticket != 0 {
 		d.syncer.saves.Add(1)
 	}
@@ -116,8 +116,23 @@ func (d *DiskStorage) refuseReadOnly(done func(error)) error {
 	return err
 }
 
-// stage checks and stores a Save. Errors of store poison the log.
-func (d *DiskStorage) stage(h *raftpb.HardState, es []*raftpb.Entry, snap *raftpb.Snapshot) (ticket uint64, err error) {
+// maxDirect is how many bytes of records are written around the page cache at once, at
+// most: of more, the disk better writes the first while the last are being collected.
+const maxDirect = 512 << 10
+
+// directBytes returns how many bytes of records may go around the page cache: none if others
+// are likely to share the sync, or if the caller does not wait for it; and no more than the
+// log's own cache holds at times, since what is read of them later comes from the disk.
+func (d *DiskStorage) directBytes(c call, async bool) int64 {
+	if async || c.waited > 0 {
+		return 0
+	}
+	return min(2*d.opts.CacheSize, maxDirect)
+}
+
+// stage checks and stores a Save. Up to so many bytes of its records may go around the page
+// cache. Errors of store poison the log.
+func (d *DiskStorage) stage(h *raftpb.HardState, es []*raftpb.Entry, snap *raftpb.Snapshot, direct int64) (ticket uint64, err error) {
 	if err := d.writable(); err != nil {
 		return 0, err
 	}
@@ -125,6 +140,7 @@ func (d *DiskStorage) stage(h *raftpb.HardState, es []*raftpb.Entry, snap *raftp
 		return 0, err
 	}
 	p := &d.plan
+	p.direct = direct
 	defer d.discard(p)
 	if err := d.check(p, es, snap); err != nil {
 		return 0, err
@@ -165,7 +181,7 @@ func (d *DiskStorage) storeEntries(p *plan) error {
 	}
 	rest := p.entries
 	if p.inTail > 0 {
-		if err := d.appendTail(rest[:p.inTail]); err != nil {
+		if err := d.appendTail(rest[:p.inTail], p.direct); err != nil {
 			return err
 		}
 		rest = rest[p.inTail:]
@@ -175,7 +191,7 @@ func (d *DiskStorage) storeEntries(p *plan) error {
 		if err := d.rotate(p); err != nil {
 			return err
 		}
-		if err := d.appendTail(rest[:count]); err != nil {
+		if err := d.appendTail(rest[:count], p.direct); err != nil {
 			return err
 		}
 		rest = rest[count:]
@@ -186,11 +202,11 @@ func (d *DiskStorage) storeEntries(p *plan) error {
 }
 
 // appendTail stores es in the tail and shows them to reads.
-func (d *DiskStorage) appendTail(es []*raftpb.Entry) error {
+func (d *DiskStorage) appendTail(es []*raftpb.Entry, direct int64) error {
 	if len(es) == 0 {
 		return nil
 	}
-	if err := d.tail.Append(es); err != nil {
+	if err := d.tail.Append(es, direct); err != nil {
 		return err
 	}
 	superseded := d.supersede(es[0].GetIndex())

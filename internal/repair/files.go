@@ -217,7 +217,7 @@ func (c *copying) append(e *raftpb.Entry) error {
 	if err := c.to.Reserve(c.spec.RecordBytes(len(e.Data)), 1); err != nil {
 		return err
 	}
-	return c.to.Append([]*raftpb.Entry{e})
+	return c.to.Append([]*raftpb.Entry{e}, 0)
 }
 
 // skipCleared sees to it that e does not get to a place in front of which data counts

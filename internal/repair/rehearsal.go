@@ -312,6 +312,12 @@ func (f *rehearsedFile) WriteZeros(off, n, _ int64) error {
 	return err
 }
 
+// WriteDirect is vfs.File's.
+func (f *rehearsedFile) WriteDirect(p []byte, off int64) error {
+	_, err := f.WriteAt(p, off)
+	return err
+}
+
 // StartWrite is vfs.File's.
 func (f *rehearsedFile) StartWrite(int64, int64) {}
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"unsafe"
@@ -104,6 +105,7 @@ func (osFS) SyncDir(dir string) error {
 
 type osFile struct {
 	*os.File
+	direct   direct
 	name     string // now; os.File has that of the opening
 	writable bool
 	locked   bool
@@ -137,6 +139,46 @@ func (f *osFile) WriteAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
+// direct is a file opened once more, for writes around the page cache.
+type direct struct {
+	opening sync.Once
+	file    *os.File    // nil: there is no such way
+	refused atomic.Bool // it turned out that there is none
+}
+
+func (f *osFile) writeAll(p []byte, off int64) error {
+	_, err := f.WriteAt(p, off)
+	return err
+}
+
+func (f *osFile) WriteDirect(p []byte, off int64) error {
+	if !f.direct.open(f.File) {
+		return f.writeAll(p, off)
+	}
+	n, err := f.direct.file.WriteAt(p, off)
+	if errors.Is(err, unix.EINVAL) {
+		f.direct.refused.Store(true)
+		return f.writeAll(p[n:], off+int64(n))
+	}
+	if err != nil {
+		return f.errorf("write", errors.Unwrap(err))
+	}
+	return nil
+}
+
+// open opens the file once more, the first time; false if there is no way around the cache.
+func (d *direct) open(f *os.File) bool {
+	d.opening.Do(func() { d.file, _ = openDirect(f) })
+	return d.file != nil && !d.refused.Load()
+}
+
+func (d *direct) close() {
+	d.opening.Do(func() {})
+	if d.file != nil {
+		_ = d.file.Close() // nothing is told by it that a write did not tell
+	}
+}
+
 func (f *osFile) StartWrite(off, n int64) { startWrite(f.fd(), off, n) }
 
 func (f *osFile) Lock() error {
@@ -158,6 +200,7 @@ func (f *osFile) Detach() error {
 		return nil
 	}
 	f.detached = true
+	f.direct.close()
 	return f.File.Close()
 }
 
@@ -170,6 +213,7 @@ func (f *osFile) Close() error {
 	if f.locked {
 		_ = unix.Flock(f.fd(), unix.LOCK_UN) // closing does the same, if later
 	}
+	f.direct.close()
 	return f.File.Close()
 }
 
@@ -184,16 +228,29 @@ func (f *osFile) Reserve(off, n int64) error {
 	return nil
 }
 
-// zeros are never changed.
-var zeros [MaxZeros]byte
+// zeros are never changed, and so take no memory.
+var (
+	zeros  = align(unused[:], 1<<20)
+	unused [1<<20 + page.Size - 1]byte
+)
 
 func (f *osFile) WriteZeros(off, n, piece int64) error {
+	if piece == Direct {
+		if f.direct.open(f.File) {
+			return f.writeZeros(off, n, int64(len(zeros)), f.WriteDirect)
+		}
+		piece = page.Size
+	}
+	return f.writeZeros(off, n, piece, f.writeAll)
+}
+
+func (f *osFile) writeZeros(off, n, piece int64, write func(p []byte, off int64) error) error {
 	for n > 0 {
-		written, err := f.WriteAt(zeros[:min(n, piece)], off)
-		if err != nil {
+		p := zeros[:min(n, piece)]
+		if err := write(p, off); err != nil {
 			return err
 		}
-		off, n = off+int64(written), n-int64(written)
+		off, n = off+int64(len(p)), n-int64(len(p))
 	}
 	return nil
 }

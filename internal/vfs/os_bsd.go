@@ -16,6 +16,8 @@ func populateWrite([]byte) error       { return errors.ErrUnsupported }
 func populateRead([]byte) error        { return errors.ErrUnsupported }
 func overwriteInPlace(*os.File)        {}
 
+func openDirect(*os.File) (*os.File, error) { return nil, errors.ErrUnsupported }
+
 const mappingsStandAlone = false
 
 func blockSize(stat *unix.Statfs_t) int64 { return int64(stat.Bsize) }

@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"unsafe"
 
@@ -21,6 +22,19 @@ func punch(fd int, off, n int64) error {
 // startWrite takes no error of writing from the sync that follows: only the flags that
 // wait do.
 func startWrite(fd int, off, n int64) { _ = unix.SyncFileRange(fd, off, n, unix.SYNC_FILE_RANGE_WRITE) }
+
+// openDirect opens the file once more, for writes around the page cache. Of these file
+// systems it is known that what is mapped shows them.
+func openDirect(f *os.File) (*os.File, error) {
+	var stat unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &stat); err != nil {
+		return nil, err
+	}
+	if kind := uint32(stat.Type); kind != unix.EXT4_SUPER_MAGIC && kind != unix.XFS_SUPER_MAGIC {
+		return nil, errors.ErrUnsupported
+	}
+	return os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_RDWR|unix.O_DIRECT, 0)
+}
 
 func dataRun(fd int, off, size int64) (start, end int64, err error) {
 	start, err = unix.Seek(fd, off, unix.SEEK_DATA)
@@ -50,8 +64,10 @@ func populateWrite(pages []byte) error {
 }
 
 // populateRead answers EFAULT where a load would raise SIGBUS. Kernels before 5.14
-// do not know it.
+// do not know it. The pages are read first, them and no others: a fault where they are
+// not cached would have the system read far around them.
 func populateRead(pages []byte) error {
+	_ = unix.Madvise(pages, unix.MADV_WILLNEED)
 	err := unix.Madvise(pages, unix.MADV_POPULATE_READ)
 	switch {
 	case errors.Is(err, unix.EINVAL):

@@ -11,6 +11,9 @@ import (
 	"io"
 	"io/fs"
 	"time"
+	"unsafe"
+
+	"github.com/seed-2fef92ad/raftwal/internal/page"
 )
 
 // Errors that an FS answers with, besides those of the operating system.
@@ -26,6 +29,24 @@ var (
 
 // MaxZeros is the size of the largest piece of File.WriteZeros, in bytes.
 const MaxZeros = 256 << 10
+
+// Direct as the size of the pieces of File.WriteZeros says to write around the page cache, as
+// WriteDirect does, or else page by page.
+const Direct = 0
+
+// Aligned returns n zero bytes that begin with a page of memory, for File.WriteDirect.
+func Aligned(n int) []byte { return align(make([]byte, n+page.Size-1), n) }
+
+// align returns the n bytes of p that begin with its first page.
+func align(p []byte, n int) []byte {
+	skip := -uintptr(unsafe.Pointer(unsafe.SliceData(p))) & (page.Size - 1)
+	return p[skip:][:n:n]
+}
+
+// IsAligned reports whether p begins with a page of memory.
+func IsAligned(p []byte) bool {
+	return uintptr(unsafe.Pointer(unsafe.SliceData(p)))&(page.Size-1) == 0
+}
 
 // The operations of an *fs.PathError that comes from a failed sync.
 const (
@@ -81,8 +102,8 @@ type Info struct {
 	Modified time.Time // when it was last written to; zero if unknown
 }
 
-// File is an open file. ReadAt, WriteAt, WriteZeros, StartWrite and Size may be called
-// concurrently, those that write for different bytes; the other methods by one goroutine
+// File is an open file. ReadAt, WriteAt, WriteZeros, WriteDirect, StartWrite and Size may be
+// called concurrently, those that write for different bytes; the other methods by one goroutine
 // at a time.
 type File interface {
 	io.ReaderAt
@@ -99,8 +120,8 @@ type File interface {
 	// holds nothing of value. It fails with ENOSPC before anything is written.
 	Reserve(off, n int64) error
 	// WriteZeros writes zeros to [off, off+n) inside the file, in pieces of so many
-	// bytes, MaxZeros at most. The system may cache a piece as one: large ones cost less to
-	// make, but a store to one of their bytes may have all of it written.
+	// bytes, MaxZeros at most, or Direct. The system may cache a piece as one: large ones
+	// cost less to make, but a store to one of their bytes may have all of it written.
 	WriteZeros(off, n, piece int64) error
 	// Punch gives back the blocks that lie wholly inside [off, off+n); they read
 	// as zeros from then on. ErrUnsupported where the file system cannot.
@@ -110,6 +131,13 @@ type File interface {
 	// zeros: so does what follows a run, unless that is the end of the file. It spares
 	// reading holes.
 	Data(off int64) (start, end int64, err error)
+	// WriteDirect is WriteAt of whole pages from memory that Aligned returned. It goes around
+	// the page cache where the system can, and waits for the disk: that costs less than a
+	// write through the cache if much is written that is synced at once. What is read of
+	// the pages afterwards comes from the disk. Nothing may be written through the cache at
+	// the same time within a megabyte: where the system caches several pages as one, it could
+	// not keep the cache coherent, and would have the next sync fail.
+	WriteDirect(p []byte, off int64) error
 	// StartWrite has the system begin to write [off, off+n) to the drive, which a sync
 	// then waits for less. It promises nothing, and tells no error: a sync does.
 	StartWrite(off, n int64)

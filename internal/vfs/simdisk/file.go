@@ -54,6 +54,15 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
+// WriteDirect may be on the disk at any time, as every write may.
+func (f *file) WriteDirect(p []byte, off int64) error {
+	if off%pageSize != 0 || len(p)%pageSize != 0 || !vfs.IsAligned(p) || off+int64(len(p)) > f.size() {
+		return &fs.PathError{Op: "write", Path: f.name, Err: fs.ErrInvalid}
+	}
+	_, err := f.WriteAt(p, off)
+	return err
+}
+
 func (f *file) Renamed(name string) { f.name = name }
 
 func (f *file) Detach() error { return nil }

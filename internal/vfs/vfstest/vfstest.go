@@ -7,6 +7,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/seed-2fef92ad/raftwal/internal/page"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 )
 
@@ -33,6 +34,7 @@ const (
 	OpMap      Op = "map"
 	OpRead     Op = "read" // of a File; reads of mapped memory are not seen
 	OpWrite    Op = "write"
+	OpDirect   Op = "direct" // WriteDirect
 	OpStore    Op = "store"
 	OpPopulate Op = "populate"
 	OpMsync    Op = vfs.OpMsync
@@ -255,6 +257,16 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	return f.File.WriteAt(p, off)
+}
+
+func (f *file) WriteDirect(p []byte, off int64) error {
+	if err := f.fsys.call(OpDirect, f.name); err != nil {
+		return err
+	}
+	if off%page.Size != 0 || len(p)%page.Size != 0 || !vfs.IsAligned(p) {
+		return Error(OpDirect, f.name, syscall.EINVAL)
+	}
+	return f.File.WriteDirect(p, off)
 }
 
 func (f *file) Map(size int64) (vfs.Mapping, error) {
