@@ -32,6 +32,9 @@ func (f *File) Scan() (Scan, error) {
 	s := Scan{End: DataStart}
 	err := f.guard(func(mem []byte) error {
 		limit := min(int64(len(mem)), f.header.Size)
+		if err := f.fetch(); err != nil {
+			return err
+		}
 		if err := f.scan(mem, limit, &s); err != nil {
 			return err
 		}
@@ -45,6 +48,19 @@ func (f *File) Scan() (Scan, error) {
 		return f.searchRest(mem, limit, &s)
 	})
 	return s, err
+}
+
+// fetch has the system begin to read all data of the file, which it would else do bit by bit.
+func (f *File) fetch() error {
+	m := *f.mem.Load()
+	for at := int64(DataStart); ; {
+		start, end, err := f.file.Data(at)
+		if err != nil || start >= end {
+			return err
+		}
+		m.Prefetch(start, end-start)
+		at = end
+	}
 }
 
 // searchRest looks at what lies behind s.End, for a witness and for the last
@@ -268,6 +284,7 @@ func (f *File) tailIndex(end int64) (x Index, ok bool, err error) {
 		}
 		if n > 0 {
 			last := x.Record(x.Last())
+			_ = (*f.mem.Load()).PopulateRead(last, RecordHeaderBytes)
 			r := decodeRecord(mem[last:])
 			next = last + r.bytes()
 		}

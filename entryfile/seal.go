@@ -40,7 +40,12 @@ func (f *File) SyncSlots() error {
 func (f *File) renewSlots(from uint64) error {
 	used := int64(f.index.Len()) * SlotBytes
 	begin, end := int64(from)*SlotBytes&^(page.Size-1), roundUp(used, page.Size)
-	if err := f.populate(begin, end-begin); err != nil {
+	m, err := f.memory()
+	if err != nil {
+		return err
+	}
+	_ = m.PopulateRead(begin, MaxSlots*SlotBytes-begin)
+	if err := m.Populate(begin, end-begin); err != nil {
 		return err
 	}
 	if err := f.storeSlots(from, min(uint64(end/SlotBytes), MaxSlots)); err != nil {

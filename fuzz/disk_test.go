@@ -49,6 +49,7 @@ func (m diskMapping) Store(off int64, p []byte) error {
 }
 
 func (m diskMapping) Populate(int64, int64) error     { return nil }
+func (m diskMapping) Prefetch(int64, int64)           {}
 func (m diskMapping) PopulateRead(int64, int64) error { return nil }
 func (m diskMapping) Sync(int64, int64) error         { return nil }
 func (m diskMapping) Close() error                    { return nil }

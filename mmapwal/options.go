@@ -101,7 +101,8 @@ type Options struct {
 	// On ext4 and xfs, a Save under HardSync of 32 to 512 KiB of records, but not of more
 	// than twice CacheSize, goes to the disk around the kernel's page cache, which takes
 	// less time. Entries of it that are read when this cache has let go of them come from
-	// the disk, once. SaveAsync, and Saves that share a sync, do not do that.
+	// the disk, once. SaveAsync, and Saves that share a sync, do not do that. The memory in
+	// which the largest of them was collected is kept until its file is full.
 	CacheSize int64
 
 	// RetainEntries is how many entries below a snapshot CreateSnapshot keeps, so

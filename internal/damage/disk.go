@@ -451,6 +451,7 @@ func (m *mapping) Store(off int64, p []byte) error {
 }
 
 func (m *mapping) Populate(int64, int64) error     { return m.file.write("populate") }
+func (m *mapping) Prefetch(int64, int64)           {}
 func (m *mapping) PopulateRead(int64, int64) error { return nil }
 func (m *mapping) Sync(int64, int64) error         { return nil }
 func (m *mapping) Close() error                    { m.mem = nil; return nil }

@@ -357,8 +357,9 @@ func (m *rehearsedMapping) Store(off int64, p []byte) error {
 	return m.file.store(m.mem, off, p)
 }
 
-// Populate, PopulateRead, Sync and Close are vfs.Mapping's.
+// Populate, Prefetch, PopulateRead, Sync and Close are vfs.Mapping's.
 func (m *rehearsedMapping) Populate(off, n int64) error     { return nil }
+func (m *rehearsedMapping) Prefetch(off, n int64)           {}
 func (m *rehearsedMapping) PopulateRead(off, n int64) error { return nil }
 func (m *rehearsedMapping) Sync(off, n int64) error         { return nil }
 func (m *rehearsedMapping) Close() error                    { return nil }

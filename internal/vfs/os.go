@@ -315,8 +315,13 @@ func (m *osMapping) Populate(off, n int64) error {
 	return nil
 }
 
+func (m *osMapping) Prefetch(off, n int64) { prefetch(m.pages(off, n)) }
+
+// PopulateRead prefetches: a fault in a page that the system does not have would have it
+// read far around.
 func (m *osMapping) PopulateRead(off, n int64) error {
 	pages := m.pages(off, n)
+	prefetch(pages)
 	err := retryEINTR(func() error { return populateRead(pages) })
 	if errors.Is(err, errors.ErrUnsupported) {
 		return nil // then a load waits for the disk

@@ -13,6 +13,7 @@ func allocate(int, int64, int64) error { return errors.ErrUnsupported }
 func punch(int, int64, int64) error    { return errors.ErrUnsupported }
 func startWrite(int, int64, int64)     {}
 func populateWrite([]byte) error       { return errors.ErrUnsupported }
+func prefetch([]byte)                  {}
 func populateRead([]byte) error        { return errors.ErrUnsupported }
 func overwriteInPlace(*os.File)        {}
 

@@ -63,11 +63,11 @@ func populateWrite(pages []byte) error {
 	return err
 }
 
+func prefetch(pages []byte) { _ = unix.Madvise(pages, unix.MADV_WILLNEED) }
+
 // populateRead answers EFAULT where a load would raise SIGBUS. Kernels before 5.14
-// do not know it. The pages are read first, them and no others: a fault where they are
-// not cached would have the system read far around them.
+// do not know it.
 func populateRead(pages []byte) error {
-	_ = unix.Madvise(pages, unix.MADV_WILLNEED)
 	err := unix.Madvise(pages, unix.MADV_POPULATE_READ)
 	switch {
 	case errors.Is(err, unix.EINVAL):

@@ -167,6 +167,9 @@ type Mapping interface {
 	// stores to them find room: an error where a store would fault. It changes no
 	// byte, and may run beside Store.
 	Populate(off, n int64) error
+	// Prefetch has the system begin to read the pages of [off, off+n), those and no others,
+	// unless it has them.
+	Prefetch(off, n int64)
 	// PopulateRead makes the pages of [off, off+n) present, to be read: an error
 	// where a load would fault. It waits for the disk in the kernel, where a load
 	// would keep other goroutines from running.

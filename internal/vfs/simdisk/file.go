@@ -192,6 +192,8 @@ func (m *mapping) Populate(int64, int64) error {
 	return err
 }
 
+func (m *mapping) Prefetch(int64, int64) {}
+
 func (m *mapping) PopulateRead(int64, int64) error { return nil }
 
 func (m *mapping) Sync(off, n int64) error {
