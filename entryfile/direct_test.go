@@ -3,6 +3,7 @@ package entryfile
 import (
 	"bytes"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"slices"
 	"sync/atomic"
@@ -377,4 +378,45 @@ func (f *oneWayFile) WriteDirect(p []byte, off int64) error {
 
 func (f *oneWayFile) WriteZeros(off, n, piece int64) error {
 	return f.o.write(piece == vfs.Direct, off, func() error { return f.File.WriteZeros(off, n, piece) })
+}
+
+// through is a file system that knows no way around the page cache.
+type through struct{ vfs.FS }
+
+type throughFile struct{ vfs.File }
+
+func (f through) Create(name string) (vfs.File, error) {
+	file, err := f.FS.Create(name)
+	return throughFile{file}, err
+}
+
+func (throughFile) CanDirect() bool { return false }
+
+// TestNoWayAround: where there is no way around the page cache, none is tried.
+func TestNoWayAround(t *testing.T) {
+	fsys := vfstest.New(vfs.OS(), nil)
+	f := synced(t, through{fsys}, 4<<20)
+	put(t, f, plain(1, 10, 10_000), testDirect)
+	must(t, f.Sync())
+	if n := fsys.Count(vfstest.OpDirect); n != 0 {
+		t.Errorf("%d writes around the page cache", n)
+	}
+	wantEntries(t, f, plain(1, 10, 10_000))
+}
+
+// TestScanOfLongerFile: what somebody has added to a file, behind a hole, is not looked at.
+func TestScanOfLongerFile(t *testing.T) {
+	f := prepare(t, entries(1, 10, 1)...)
+	end := f.End()
+	file, err := os.OpenFile(f.Path(), os.O_WRONLY, 0)
+	must(t, err)
+	defer file.Close()
+	_, err = file.WriteAt([]byte("more"), f.Size()+8<<20)
+	must(t, err)
+	f = reopen(t, f)
+	s, err := f.Scan()
+	must(t, err)
+	if s.End != end || s.Index.Last() != 9 || s.Rest != 0 {
+		t.Errorf("the records end at %d with entry %d, and %d bytes follow; want %d, 9 and 0", s.End, s.Index.Last(), s.Rest, end)
+	}
 }

@@ -23,7 +23,8 @@ const (
 	readyChunk  = 256 << 10
 	directChunk = 1 << 20
 	// syncedPiece is how many zeros are written at once where records are synced, in
-	// bytes: what the writer writes to the file waits for so many.
+	// bytes: what the writer writes through the page cache, too, waits for so many; what it
+	// writes the other way, for a readyChunk.
 	syncedPiece = 16 << 10
 )
 
@@ -133,9 +134,15 @@ func (f *File) writeZeros(from, n int64) error {
 	if direct {
 		piece = vfs.Direct
 	}
-	f.ways.begin(direct)
-	defer f.ways.end()
-	return f.file.WriteZeros(from, n, piece)
+	for to := from + n; from < to; from += readyChunk {
+		f.ways.begin(direct)
+		err := f.file.WriteZeros(from, min(to-from, readyChunk), piece)
+		f.ways.end()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // beside is the file opened once more. The kernel tells an error of writing once for
@@ -172,7 +179,8 @@ func (f *File) closeBeside() error {
 	return errors.Join(b.mem.Close(), b.file.Close())
 }
 
-// Reads of a file that takes no more records may have to wait for the disk. A fault
+// Reads of a file that takes no more records, or whose records went around the page cache, may
+// have to wait for the disk. A fault
 // would keep the thread, and with it other goroutines, so the pages are asked for by a
 // system call first: a chunk of touchChunk bytes at a time, or touchAhead of them where
 // the one before was read, too; each once.

@@ -32,9 +32,6 @@ func (f *File) Scan() (Scan, error) {
 	s := Scan{End: DataStart}
 	err := f.guard(func(mem []byte) error {
 		limit := min(int64(len(mem)), f.header.Size)
-		if err := f.fetch(); err != nil {
-			return err
-		}
 		if err := f.scan(mem, limit, &s); err != nil {
 			return err
 		}
@@ -50,17 +47,22 @@ func (f *File) Scan() (Scan, error) {
 	return s, err
 }
 
-// fetch has the system begin to read all data of the file, which it would else do bit by bit.
-func (f *File) fetch() error {
-	m := *f.mem.Load()
-	for at := int64(DataStart); ; {
-		start, end, err := f.file.Data(at)
-		if err != nil || start >= end {
-			return err
-		}
-		m.Prefetch(start, end-start)
-		at = end
+// fetchStep is how many bytes of data are asked for at once, so far ahead of the scan.
+const fetchStep = 4 << 20
+
+// fetch has the system begin to read the data that follows at, which it would else do bit by
+// bit, and returns up to where. A sealed file is not open.
+func (f *File) fetch(at, limit int64) (int64, error) {
+	if f.Sealed() {
+		return limit, nil
 	}
+	start, end, err := f.file.Data(at)
+	if err != nil || start >= min(end, limit) {
+		return limit, err
+	}
+	end = min(end, start+fetchStep, limit)
+	(*f.mem.Load()).Prefetch(start, end-start)
+	return end, nil
 }
 
 // searchRest looks at what lies behind s.End, for a witness and for the last
@@ -113,7 +115,13 @@ func (s *Scan) mayHold(i uint64) bool {
 func (f *File) scan(mem []byte, limit int64, s *Scan) error {
 	var o opener
 	var r record
-	for !s.Ended {
+	for fetched := s.End; !s.Ended; {
+		for fetched < limit && fetched < s.End+fetchStep {
+			var err error
+			if fetched, err = f.fetch(fetched, limit); err != nil {
+				return err
+			}
+		}
 		if !r.intact(mem, s.End, limit, f.header.Salt) {
 			return nil
 		}

@@ -25,7 +25,7 @@ const (
 // the page cache if they are many, but no more than maxDirect.
 func (f *File) begin(bytes, end, maxDirect int64) (err error) {
 	f.started = end
-	direct := f.synced && bytes >= minDirect && bytes <= maxDirect && f.Unsynced() == 0
+	direct := f.synced && bytes >= minDirect && bytes <= maxDirect && f.Unsynced() == 0 && f.file.CanDirect()
 	f.direct.Store(direct)
 	head := f.unfinished
 	if direct && head == nil {

@@ -121,13 +121,13 @@ func (d *DiskStorage) refuseReadOnly(done func(error)) error {
 const maxDirect = 512 << 10
 
 // directBytes returns how many bytes of records may go around the page cache: none if others
-// are likely to share the sync, or if the caller does not wait for it; and no more than the
-// log's own cache holds at times, since what is read of them later comes from the disk.
+// are likely to share the sync, or if the caller does not wait for it; and no more than twice
+// what the log's own cache holds, since what else is read of them comes from the disk.
 func (d *DiskStorage) directBytes(c call, async bool) int64 {
 	if async || c.waited > 0 {
 		return 0
 	}
-	return min(2*d.opts.CacheSize, maxDirect)
+	return 2 * min(d.opts.CacheSize, maxDirect/2)
 }
 
 // stage checks and stores a Save. Up to so many bytes of its records may go around the page

@@ -388,6 +388,8 @@ func (f *file) WriteZeros(off, n, _ int64) error {
 	return nil
 }
 
+func (f *file) CanDirect() bool { return true }
+
 func (f *file) WriteDirect(p []byte, off int64) error {
 	_, err := f.WriteAt(p, off)
 	return err

@@ -66,9 +66,10 @@ func newFailing(t *testing.T, c failingCase) *failing {
 		return f
 	}
 	f.op = f.next()
-	if errors.Is(err, syscall.EROFS) && !errors.Is(err, mmapwal.ErrPoisoned) {
-		// The failure met what is done in the background, the file system takes no more
-		// writes, and the Save needed a new file: it has changed nothing.
+	if !errors.Is(err, mmapwal.ErrPoisoned) && (errors.Is(err, syscall.EROFS) || errors.Is(err, mmapwal.ErrNoSpace)) {
+		// The Save needed a new file, and the failure met that, around the page cache; or it met
+		// what is done in the background, and the file system takes no more writes. The
+		// Save has changed nothing.
 		t.Logf("after %d calls: %v", c.saves+made, err)
 		_ = f.d.Close()
 		return f

@@ -312,6 +312,9 @@ func (f *rehearsedFile) WriteZeros(off, n, _ int64) error {
 	return err
 }
 
+// CanDirect is vfs.File's.
+func (f *rehearsedFile) CanDirect() bool { return false }
+
 // WriteDirect is vfs.File's.
 func (f *rehearsedFile) WriteDirect(p []byte, off int64) error {
 	_, err := f.WriteAt(p, off)

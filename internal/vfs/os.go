@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -151,19 +152,31 @@ func (f *osFile) writeAll(p []byte, off int64) error {
 	return err
 }
 
+func (f *osFile) CanDirect() bool { return f.direct.open(f.File) }
+
+// WriteDirect writes through the page cache where the disk is full: the kernel may need
+// space of its own to write around it, and has some put aside for the other way.
 func (f *osFile) WriteDirect(p []byte, off int64) error {
-	if !f.direct.open(f.File) {
-		return f.writeAll(p, off)
-	}
-	n, err := f.direct.file.WriteAt(p, off)
-	if errors.Is(err, unix.EINVAL) {
-		f.direct.refused.Store(true)
+	n, err := f.writeDirect(p, off)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return f.writeAll(p[n:], off+int64(n))
 	}
-	if err != nil {
-		return f.errorf("write", errors.Unwrap(err))
+	return err
+}
+
+func (f *osFile) writeDirect(p []byte, off int64) (n int, err error) {
+	if !f.direct.open(f.File) {
+		return len(p), f.writeAll(p, off)
 	}
-	return nil
+	n, err = f.direct.file.WriteAt(p, off)
+	if errors.Is(err, unix.EINVAL) {
+		f.direct.refused.Store(true)
+		return len(p), f.writeAll(p[n:], off+int64(n))
+	}
+	if err != nil {
+		return n, f.errorf("write", errors.Unwrap(err))
+	}
+	return n, nil
 }
 
 // open opens the file once more, the first time; false if there is no way around the cache.
@@ -220,6 +233,7 @@ func (f *osFile) Close() error {
 func (f *osFile) Reserve(off, n int64) error {
 	err := retryEINTR(func() error { return allocate(f.fd(), off, n) })
 	if errors.Is(err, errors.ErrUnsupported) {
+		f.direct.refused.Store(true)           // zeros will be written beside what is written directly
 		return f.WriteZeros(off, n, page.Size) // the way to blocks that every file system knows
 	}
 	if err != nil {
@@ -230,27 +244,24 @@ func (f *osFile) Reserve(off, n int64) error {
 
 // zeros are never changed, and so take no memory.
 var (
-	zeros  = align(unused[:], 1<<20)
-	unused [1<<20 + page.Size - 1]byte
+	zeros  = align(unused[:], MaxZeros)
+	unused [MaxZeros + page.Size - 1]byte
 )
 
 func (f *osFile) WriteZeros(off, n, piece int64) error {
+	write := f.WriteAt
 	if piece == Direct {
-		if f.direct.open(f.File) {
-			return f.writeZeros(off, n, int64(len(zeros)), f.WriteDirect)
-		}
 		piece = page.Size
+		if f.direct.open(f.File) {
+			write, piece = f.writeDirect, int64(len(zeros))
+		}
 	}
-	return f.writeZeros(off, n, piece, f.writeAll)
-}
-
-func (f *osFile) writeZeros(off, n, piece int64, write func(p []byte, off int64) error) error {
 	for n > 0 {
-		p := zeros[:min(n, piece)]
-		if err := write(p, off); err != nil {
+		written, err := write(zeros[:min(n, piece)], off)
+		if err != nil {
 			return err
 		}
-		off, n = off+int64(len(p)), n-int64(len(p))
+		off, n = off+int64(written), n-int64(written)
 	}
 	return nil
 }
@@ -315,13 +326,18 @@ func (m *osMapping) Populate(off, n int64) error {
 	return nil
 }
 
-func (m *osMapping) Prefetch(off, n int64) { prefetch(m.pages(off, n)) }
+// Prefetch asks for little at a time: of more the system may ignore the rest.
+func (m *osMapping) Prefetch(off, n int64) {
+	for pages := range slices.Chunk(m.pages(off, n), 128<<10) {
+		prefetch(pages)
+	}
+}
 
 // PopulateRead prefetches: a fault in a page that the system does not have would have it
 // read far around.
 func (m *osMapping) PopulateRead(off, n int64) error {
+	m.Prefetch(off, n)
 	pages := m.pages(off, n)
-	prefetch(pages)
 	err := retryEINTR(func() error { return populateRead(pages) })
 	if errors.Is(err, errors.ErrUnsupported) {
 		return nil // then a load waits for the disk
@@ -370,7 +386,7 @@ func (m *osMapping) pages(off, n int64) []byte {
 	size := int64(os.Getpagesize())
 	start := off &^ (size - 1)
 	end := min((off+n+size-1)&^(size-1), int64(len(m.mem)))
-	return m.mem[start:end:end]
+	return m.mem[min(start, end):end:end]
 }
 
 // retryEINTR repeats a call that a signal interrupted before it did anything.

@@ -28,7 +28,7 @@ var (
 )
 
 // MaxZeros is the size of the largest piece of File.WriteZeros, in bytes.
-const MaxZeros = 256 << 10
+const MaxZeros = 1 << 20
 
 // Direct as the size of the pieces of File.WriteZeros says to write around the page cache, as
 // WriteDirect does, or else page by page.
@@ -131,6 +131,8 @@ type File interface {
 	// zeros: so does what follows a run, unless that is the end of the file. It spares
 	// reading holes.
 	Data(off int64) (start, end int64, err error)
+	// CanDirect reports whether there is a way around the page cache, as far as is known.
+	CanDirect() bool
 	// WriteDirect is WriteAt of whole pages from memory that Aligned returned. It goes around
 	// the page cache where the system can, and waits for the disk: that costs less than a
 	// write through the cache if much is written that is synced at once. What is read of

@@ -54,6 +54,8 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
+func (f *file) CanDirect() bool { return true }
+
 // WriteDirect may be on the disk at any time, as every write may.
 func (f *file) WriteDirect(p []byte, off int64) error {
 	if off%pageSize != 0 || len(p)%pageSize != 0 || !vfs.IsAligned(p) || off+int64(len(p)) > f.size() {
