@@ -168,7 +168,12 @@ func (f *osFile) writeDirect(p []byte, off int64) (n int, err error) {
 	if !f.direct.open(f.File) {
 		return len(p), f.writeAll(p, off)
 	}
-	n, err = f.direct.file.WriteAt(p, off)
+	return f.writeTo(f.direct.file, p, off)
+}
+
+// writeTo writes p to the file opened once more for writes around the page cache.
+func (f *osFile) writeTo(direct *os.File, p []byte, off int64) (n int, err error) {
+	n, err = direct.WriteAt(p, off)
 	if errors.Is(err, unix.EINVAL) {
 		f.direct.refused.Store(true)
 		return len(p), f.writeAll(p[n:], off+int64(n))
@@ -248,12 +253,17 @@ var (
 	unused [MaxZeros + page.Size - 1]byte
 )
 
+// WriteZeros keeps no second descriptor: a file that is only made ready needs none.
 func (f *osFile) WriteZeros(off, n, piece int64) error {
 	write := f.WriteAt
 	if piece == Direct {
 		piece = page.Size
-		if f.direct.open(f.File) {
-			write, piece = f.writeDirect, int64(len(zeros))
+		if d, err := openDirect(f.File); err == nil {
+			defer d.Close()
+			if !f.direct.refused.Load() {
+				write = func(p []byte, off int64) (int, error) { return f.writeTo(d, p, off) }
+				piece = int64(len(zeros))
+			}
 		}
 	}
 	for n > 0 {
