@@ -95,6 +95,36 @@ func TestWriteDirect(t *testing.T) {
 	}
 }
 
+// TestDirectFails: what finds no space around the page cache goes through it; other errors
+// are told, and nothing is written.
+func TestDirectFails(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
+	if err != nil {
+		t.Skip(err) // darwin has none
+	}
+	defer full.Close()
+	f := create(t, 4096)
+	f.direct.opening.Do(func() { f.direct.file = full })
+	p := Aligned(4096)
+	p[7] = 7
+	must(t, f.WriteDirect(p, 0))
+	got := make([]byte, 4096)
+	if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, p) {
+		t.Errorf("what found no space was not written; error %v", err)
+	}
+	if _, err := f.writeDirect(p, 0); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("error %v, want %v", err, unix.ENOSPC)
+	}
+	must(t, full.Close())
+	p[7] = 8
+	if err := f.WriteDirect(p, 0); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("error %v, want %v", err, os.ErrClosed)
+	}
+	if _, err := f.ReadAt(got, 0); err != nil || got[7] != 7 {
+		t.Errorf("%d was written, error %v", got[7], err)
+	}
+}
+
 // TestDirectDescriptor: the second descriptor goes with the first.
 func TestDirectDescriptor(t *testing.T) {
 	for name, end := range map[string]func(f *osFile) error{"close": (*osFile).Close, "detach": (*osFile).Detach} {
