@@ -106,21 +106,25 @@ func (r *record) bytes() int64 { return RecordBytes(int(r.payload)) }
 // encodedSize returns proto.Size of the entry as it was saved, by which raft
 // limits what a read returns.
 func (r *record) encodedSize(overhead int) uint64 {
-	size := 2 + protowire.SizeVarint(r.term) + protowire.SizeVarint(r.index)
-	if r.flags&flagTypeUnset == 0 {
-		size += 1 + protowire.SizeVarint(uint64(r.typ))
-	}
-	if n := max(int(r.payload)-overhead, 0); n > 0 || r.flags&flagDataEmpty != 0 {
-		size += 1 + protowire.SizeBytes(n)
-	}
-	return uint64(size)
+	n := max(int(r.payload)-overhead, 0)
+	return encodedSize(r.term, r.index, uint64(r.typ), n, r.flags&flagTypeUnset == 0, n > 0 || r.flags&flagDataEmpty != 0)
 }
 
-// EncodedSize returns proto.Size of an entry without unknown fields.
+// EncodedSize returns proto.Size of an entry without unknown fields; index and term are
+// present.
 func EncodedSize(e *raftpb.Entry) uint64 {
-	var r record
-	r.describe(e, 0, 0)
-	return r.encodedSize(0)
+	return encodedSize(e.GetTerm(), e.GetIndex(), uint64(e.GetType()), len(e.Data), e.Type != nil, e.Data != nil)
+}
+
+func encodedSize(term, index, typ uint64, data int, hasType, hasData bool) uint64 {
+	size := 2 + protowire.SizeVarint(term) + protowire.SizeVarint(index)
+	if hasType {
+		size += 1 + protowire.SizeVarint(typ)
+	}
+	if hasData {
+		size += 1 + protowire.SizeBytes(data)
+	}
+	return uint64(size)
 }
 
 // intact reports whether mem holds a whole record at offset at that ends by end, and

@@ -1,7 +1,7 @@
 package mmapwal
 
 import (
-	"sort"
+	"math"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"go.etcd.io/raft/v3/raftpb"
@@ -14,12 +14,12 @@ type cache struct {
 	limit   int64           // bytes
 	bytes   int64           // of the entries, about
 	entries []*raftpb.Entry // consecutive, up to the last of the log
-	sizes   []uint64        // proto.Size of all entries up to this one, those that are gone included
-	before  uint64          // the same, of those in front of entries
 }
 
 // overhead is about what an entry takes besides its data, in bytes.
 const entryOverhead = 160
+
+func cachedBytes(e *raftpb.Entry) int64 { return int64(len(e.GetData())) + entryOverhead }
 
 // add appends es, which may replace a suffix.
 func (c *cache) add(es []*raftpb.Entry) {
@@ -31,40 +31,28 @@ func (c *cache) add(es []*raftpb.Entry) {
 		c.clear()
 	}
 	for _, e := range es {
-		c.entries = append(c.entries, e)
-		c.sizes = append(c.sizes, c.total()+entryfile.EncodedSize(e))
-		c.bytes += int64(len(e.GetData())) + entryOverhead
+		c.bytes += cachedBytes(e)
 	}
+	c.entries = append(c.entries, es...)
 	if c.bytes > c.limit {
-		c.shrink()
+		c.shrink(len(es))
 	}
-}
-
-// total is the size of all entries up to the last.
-func (c *cache) total() uint64 {
-	if n := len(c.sizes); n > 0 {
-		return c.sizes[n-1]
-	}
-	return c.before
 }
 
 // shrink drops the oldest entries, down to half of what is allowed, and the memory
-// that holds them.
-func (c *cache) shrink() {
+// that holds them. What it leaves has room for as many again, and for another add of so
+// many.
+func (c *cache) shrink(added int) {
 	k := 0
 	for ; k < len(c.entries) && c.bytes > c.limit/2; k++ {
-		c.bytes -= int64(len(c.entries[k].GetData())) + entryOverhead
+		c.bytes -= cachedBytes(c.entries[k])
 	}
-	c.keep(k, len(c.entries))
+	c.keep(c.entries[k:], added)
 }
 
-// keep leaves the entries [from, to) in memory of their own.
-func (c *cache) keep(from, to int) {
-	if from > 0 {
-		c.before = c.sizes[from-1]
-	}
-	c.entries = append(make([]*raftpb.Entry, 0, 2*(to-from)), c.entries[from:to]...)
-	c.sizes = append(make([]uint64, 0, 2*(to-from)), c.sizes[from:to]...)
+// keep leaves the entries es in memory of their own.
+func (c *cache) keep(es []*raftpb.Entry, room int) {
+	c.entries = append(make([]*raftpb.Entry, 0, 2*len(es)+room), es...)
 }
 
 func (c *cache) clear() { *c = cache{limit: c.limit} }
@@ -76,19 +64,19 @@ func (c *cache) cut(first uint64) {
 		return
 	}
 	for _, e := range c.entries[k:] {
-		c.bytes -= int64(len(e.GetData())) + entryOverhead
+		c.bytes -= cachedBytes(e)
 	}
-	c.keep(0, k)
+	c.keep(c.entries[:k], 0)
 }
 
 // dropBelow drops the entries below index first.
 func (c *cache) dropBelow(first uint64) {
 	k := c.find(first)
 	for _, e := range c.entries[:k] {
-		c.bytes -= int64(len(e.GetData())) + entryOverhead
+		c.bytes -= cachedBytes(e)
 	}
 	if k > 0 {
-		c.keep(k, len(c.entries))
+		c.keep(c.entries[k:], 0)
 	}
 }
 
@@ -110,14 +98,21 @@ func (c *cache) read(lo, hi, maxSize uint64) (es []*raftpb.Entry, ok bool) {
 	if hi-first > uint64(len(c.entries)) {
 		return nil, false
 	}
-	from, to := int(lo-first), int(hi-first)
-	before := c.before
-	if from > 0 {
-		before = c.sizes[from-1]
+	es = c.entries[lo-first : hi-first]
+	n := fitting(es, maxSize)
+	return es[:n:n], true
+}
+
+// fitting returns how many of es have a proto.Size of maxSize in all; one at least.
+func fitting(es []*raftpb.Entry, maxSize uint64) int {
+	if maxSize == math.MaxUint64 {
+		return len(es)
 	}
-	if c.sizes[to-1]-before > maxSize {
-		n := sort.Search(to-from, func(k int) bool { return c.sizes[from+k]-before > maxSize })
-		to = from + max(n, 1)
+	size := uint64(0)
+	for n, e := range es {
+		if size += entryfile.EncodedSize(e); size > maxSize {
+			return max(n, 1)
+		}
 	}
-	return c.entries[from:to:to], true
+	return len(es)
 }

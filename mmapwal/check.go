@@ -84,31 +84,28 @@ func (d *DiskStorage) holds(v *view, p metafile.Position) (bool, error) {
 }
 
 func checkEntries(es []*raftpb.Entry) error {
+	var before, termBefore uint64 // of the entry in front
 	for k, e := range es {
+		index, term := e.GetIndex(), e.GetTerm()
 		switch {
 		case e == nil:
 			return invalidf("entry number %d of the slice is nil", k)
-		case e.GetIndex() == 0:
+		case index == 0:
 			return invalidf("entry number %d of the slice has index 0; indexes start at 1", k)
-		case e.GetIndex() == math.MaxUint64:
+		case index == math.MaxUint64:
 			return invalidf("entry number %d of the slice has the highest index there is; nothing could follow it", k)
-		case e.GetTerm() == 0:
-			return invalidf("entry %d has term 0; terms start at 1", e.GetIndex())
+		case term == 0:
+			return invalidf("entry %d has term 0; terms start at 1", index)
 		case e.GetType() < 0 || e.GetType() > math.MaxUint8:
-			return invalidf("entry %d has type %d; types are 0 to 255", e.GetIndex(), e.GetType())
+			return invalidf("entry %d has type %d; types are 0 to 255", index, e.GetType())
 		case len(e.GetData()) > entryfile.MaxEntryBytes:
-			return invalidf("entry %d has %d bytes of data; at most %d fit", e.GetIndex(), len(e.GetData()), entryfile.MaxEntryBytes)
+			return invalidf("entry %d has %d bytes of data; at most %d fit", index, len(e.GetData()), entryfile.MaxEntryBytes)
+		case k > 0 && index != before+1:
+			return invalidf("entry %d follows entry %d in the slice; indexes must be consecutive", index, before)
+		case term < termBefore:
+			return invalidf("entry %d has term %d, below %d, that of the entry before it", index, term, termBefore)
 		}
-		if k == 0 {
-			continue
-		}
-		prev := es[k-1]
-		if e.GetIndex() != prev.GetIndex()+1 {
-			return invalidf("entry %d follows entry %d in the slice; indexes must be consecutive", e.GetIndex(), prev.GetIndex())
-		}
-		if e.GetTerm() < prev.GetTerm() {
-			return invalidf("entry %d has term %d, below %d, that of the entry before it", e.GetIndex(), e.GetTerm(), prev.GetTerm())
-		}
+		before, termBefore = index, term
 	}
 	return nil
 }
