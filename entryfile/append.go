@@ -69,35 +69,17 @@ func fit(es []*raftpb.Entry, slots int, free int64, overhead int) (count int, by
 	return count, bytes
 }
 
-// Reserve makes room for dataBytes of records of count entries, which Room granted,
-// and for the one that ends the file. ENOSPC or a fault says that the disk is full,
-// a *corrupt.Error that somebody has cut the file short; nothing has changed then,
-// and it can be tried again.
-func (f *File) Reserve(dataBytes int64, count int) error {
+// Reserve makes room for dataBytes of records, which Room granted, and for the one that
+// ends the file. ENOSPC or a fault says that the disk is full, a *corrupt.Error that
+// somebody has cut the file short; nothing has changed then, and it can be tried again.
+func (f *File) Reserve(dataBytes int64) error {
 	f.outrun = f.Ready() < dataBytes
 	if err := f.reserve(f.end.Load() + dataBytes + RecordBytes(f.secret.overhead())); err != nil {
 		return err
 	}
 	if f.synced && f.Unsynced() == 0 { // once for those that share a sync
-		if err := f.checkLength(); err != nil {
-			return err
-		}
+		return f.checkLength(f.file)
 	}
-	want := roundUp(min(int64(f.index.Len())+int64(count), MaxSlots)*SlotBytes, page.Size)
-	if want <= f.slotsEnd {
-		return nil
-	}
-	want = min(max(want, f.slotsEnd+slotStep), headerPage0)
-	if f.synced { // a fault where the cache has nothing would have the system read far around
-		from := max(roundUp(int64(f.index.Len())*SlotBytes, page.Size), f.slotsEnd)
-		if err := f.file.WriteZeros(from, want-from, slotStep); err != nil {
-			return err
-		}
-	}
-	if err := f.populate(f.slotsEnd, want-f.slotsEnd); err != nil {
-		return f.explainFault(err)
-	}
-	f.slotsEnd = want
 	return nil
 }
 
@@ -139,9 +121,10 @@ func (f *File) growTo(to int64) error {
 	return err
 }
 
-// checkLength: WriteAt would quietly lengthen a file that somebody has cut short.
-func (f *File) checkLength() error {
-	size, err := f.file.Size()
+// checkLength: WriteAt would quietly lengthen a file that somebody has cut short; file is f,
+// open.
+func (f *File) checkLength(file vfs.File) error {
+	size, err := file.Size()
 	if err != nil || size >= f.header.Size {
 		return err
 	}
@@ -172,9 +155,8 @@ func (f *File) Append(es []*raftpb.Entry, maxDirect int64) error {
 	if len(es) == 0 {
 		return nil
 	}
-	slotsBefore := f.index.Len()
 	f.index.truncate(es[0].GetIndex())
-	kept := f.index.Len()
+	f.slots.truncated(f.index.Len())
 	end := f.end.Load()
 	if err := f.begin(f.recordBytes(es), end, maxDirect); err != nil {
 		return err
@@ -193,7 +175,7 @@ func (f *File) Append(es []*raftpb.Entry, maxDirect int64) error {
 		return err
 	}
 	f.end.Store(end)
-	return f.storeSlots(kept, max(slotsBefore, f.index.Len()))
+	return nil
 }
 
 // Terminate appends the record that says that no more follow, for which Reserve

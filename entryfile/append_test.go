@@ -79,7 +79,7 @@ func TestEmptyFile(t *testing.T) {
 	}
 	must(t, f.Append(nil, 0))
 	must(t, f.Sync())
-	must(t, f.Reserve(0, 0))
+	must(t, f.Reserve(0))
 	must(t, f.Seal())
 	f = reopen(t, f)
 	wantEntries(t, f, nil)
@@ -132,7 +132,7 @@ func TestContinueAppends(t *testing.T) {
 	f = reopen(t, f)
 	must(t, f.Continue(end, false))
 	wantEntries(t, f, want)
-	if f.stale {
+	if f.Stale() {
 		t.Error("the slots were not as they should be")
 	}
 	save(t, f, entries(150, 400, 3))
@@ -179,7 +179,7 @@ func checkCopy(t *testing.T, f *File, x Index) {
 }
 
 func TestRoomForSlots(t *testing.T) {
-	f, err := Prepare(vfs.OS(), t.TempDir(), spec(4<<20), 0, 0)
+	f, err := Prepare(vfs.OS(), t.TempDir(), spec(4<<20), 0)
 	must(t, err)
 	defer f.Discard()
 	es := plain(1, MaxSlots+11, 0)
@@ -256,8 +256,8 @@ func TestReserveFails(t *testing.T) {
 		must(t, err)
 		hook.Set(vfstest.FailFrom(1, syscall.ENOSPC, op))
 		more := append(entries(10, 5000, 1), plain(5000, 5003, 1<<20-100)...)
-		n, bytes := f.Room(more)
-		wantErr(t, f.Reserve(bytes, n), syscall.ENOSPC)
+		_, bytes := f.Room(more)
+		wantErr(t, f.Reserve(bytes), syscall.ENOSPC)
 		after, err := os.ReadFile(f.Path())
 		must(t, err)
 		if !slices.Equal(content, after) {
@@ -274,7 +274,7 @@ func TestReserveFails(t *testing.T) {
 func TestReserveLess(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EIO} {
 		fsys := vfstest.New(vfs.OS(), vfstest.FailNth(2, errno, vfstest.OpReserve)) // the first is for the slots
-		f, err := Prepare(fsys, t.TempDir(), spec(4<<20), 100, 1)
+		f, err := Prepare(fsys, t.TempDir(), spec(4<<20), 100)
 		if errno == syscall.EIO {
 			wantErr(t, err, errno)
 			continue
@@ -294,7 +294,7 @@ func TestReserveEnd(t *testing.T) {
 		s := spec(4 << 20)
 		s.Synced = synced
 		fsys := vfstest.New(vfs.OS(), vfstest.FailNth(2, syscall.ENOSPC, vfstest.OpReserve)) // the first is for the slots
-		f, err := Prepare(fsys, t.TempDir(), s, page.Size, 1)
+		f, err := Prepare(fsys, t.TempDir(), s, page.Size)
 		must(t, err)
 		if want := int64(DataStart + 2*page.Size); f.reserved.Load() != want {
 			t.Errorf("synced %t: reserved up to %d, want %d", synced, f.reserved.Load(), want)
@@ -308,7 +308,7 @@ func TestPrepareCuts(t *testing.T) {
 	for n := 1; ; n++ {
 		dir := t.TempDir()
 		fsys := vfstest.New(vfs.OS(), vfstest.FailNth(n, syscall.EIO))
-		f, err := Prepare(fsys, dir, spec(1<<20), 100, 10)
+		f, err := Prepare(fsys, dir, spec(1<<20), 100)
 		if err == nil {
 			if n < 10 {
 				t.Errorf("only %d operations failed", n-1)
@@ -325,7 +325,7 @@ func TestPrepareCuts(t *testing.T) {
 func TestPublishFails(t *testing.T) {
 	for _, op := range []vfstest.Op{vfstest.OpRename, vfstest.OpSyncDir} {
 		dir := t.TempDir()
-		f, err := Prepare(vfstest.New(vfs.OS(), vfstest.FailNth(1, syscall.EIO, op)), dir, spec(1<<20), 0, 0)
+		f, err := Prepare(vfstest.New(vfs.OS(), vfstest.FailNth(1, syscall.EIO, op)), dir, spec(1<<20), 0)
 		must(t, err)
 		wantErr(t, f.Publish(), syscall.EIO)
 		f.Discard()
@@ -372,7 +372,7 @@ func TestWritesFail(t *testing.T) {
 		for n := 1; ; n += 1 + n/8 { // recovery alone stores hundreds of pages
 			var hook vfstest.Switch
 			f := prepareOn(t, vfstest.New(vfs.OS(), hook.Before), t.TempDir(), entries(1, 10, 1)...)
-			must(t, f.Reserve(10000, 20))
+			must(t, f.Reserve(10000))
 			hook.Set(vfstest.FailNth(n, syscall.EIO))
 			err := step(f)
 			hook.Set(nil)
@@ -426,7 +426,7 @@ func TestPinsConcurrently(t *testing.T) {
 
 func TestPathAndNames(t *testing.T) {
 	dir := t.TempDir()
-	f, err := Prepare(vfs.OS(), dir, spec(MinDataBytes+1), 0, 0)
+	f, err := Prepare(vfs.OS(), dir, spec(MinDataBytes+1), 0)
 	must(t, err)
 	defer f.Release()
 	if want := int64(DataStart + MinDataBytes + page.Size); f.Size() != want {

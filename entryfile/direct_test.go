@@ -22,7 +22,7 @@ func synced(t testing.TB, fsys vfs.FS, dataBytes int64) *File {
 	t.Helper()
 	s := spec(dataBytes)
 	s.Synced = true
-	f, err := Prepare(fsys, t.TempDir(), s, 0, 0)
+	f, err := Prepare(fsys, t.TempDir(), s, 0)
 	must(t, err)
 	must(t, f.Publish())
 	t.Cleanup(func() {
@@ -36,8 +36,8 @@ func synced(t testing.TB, fsys vfs.FS, dataBytes int64) *File {
 // put appends es, around the page cache if they are many, but does not sync them.
 func put(t testing.TB, f *File, es []*raftpb.Entry, maxDirect int64) {
 	t.Helper()
-	n, size := f.Room(es)
-	must(t, f.Reserve(size, n))
+	_, size := f.Room(es)
+	must(t, f.Reserve(size))
 	must(t, f.Append(es, maxDirect))
 }
 

@@ -3,8 +3,8 @@
 // The data region is the log: each record describes and checks itself, records
 // are only ever appended, and one sync of a contiguous range makes an append
 // durable. An entry whose index is taken replaces the suffix from there on: the
-// later record wins. The slots are an index of the live entries, rebuilt from
-// the records when they are damaged or did not reach the disk.
+// later record wins. The slots are an index of the live entries, written when the file
+// takes no more of them, and rebuilt from the records when they are damaged or missing.
 //
 // A file's life: Prepare or Reuse (temporary name), Publish (real name), Append and
 // Sync, Terminate (its last record), Seal. A sealed file takes no more entries.
@@ -64,11 +64,9 @@ type File struct {
 
 	index     Index        // live entries; empty once sealed
 	end       atomic.Int64 // of the records
-	slotsEnd  int64        // the slots have pages up to here; beyond, they are zero or left over
-	stale     bool         // slots or seal must be written anew
-	leftover  bool         // slots behind those in use may be of an earlier life of the file
-	restored  bool         // the header page that counts is known to be on the disk
-	published bool         // a prepared file has its name
+	slots     slotState
+	restored  bool // the header page that counts is known to be on the disk
+	published bool // a prepared file has its name
 
 	syncing sync.Mutex   // held while records are being synced
 	durable atomic.Int64 // the records before it were synced, and all earlier files; 0: those may not be
@@ -98,11 +96,8 @@ type File struct {
 	touched      atomic.Pointer[chunks] // chunks whose pages were asked for; nil: not needed
 }
 
-// Sizes of the steps in which space is made, in bytes.
-const (
-	dataStep = 1 << 20
-	slotStep = 64 << 10
-)
+// dataStep is the step in which space is made, in bytes.
+const dataStep = 1 << 20
 
 // newFile returns the file that spec describes, empty.
 func newFile(fsys vfs.FS, dir string, spec *Spec) (f *File, err error) {
@@ -132,9 +127,9 @@ func newFile(fsys vfs.FS, dir string, spec *Spec) (f *File, err error) {
 func SizeFor(dataBytes int64) int64 { return DataStart + roundUp(dataBytes, page.Size) }
 
 // Prepare makes an empty file under a temporary name, with room for dataBytes of
-// records of count entries, its header durable. On an error it leaves nothing
-// behind; ENOSPC says that the disk is full.
-func Prepare(fsys vfs.FS, dir string, spec Spec, dataBytes int64, count int) (_ *File, err error) {
+// records, its header durable. On an error it leaves nothing behind; ENOSPC says that the
+// disk is full.
+func Prepare(fsys vfs.FS, dir string, spec Spec, dataBytes int64) (_ *File, err error) {
 	f, err := newFile(fsys, dir, &spec)
 	if err != nil {
 		return nil, err
@@ -158,41 +153,32 @@ func Prepare(fsys vfs.FS, dir string, spec Spec, dataBytes int64, count int) (_ 
 	}
 	if f.synced {
 		err = f.writeAhead(dataBytes)
-	} else { // a store where nothing was written would have the system read ahead
-		err = f.file.WriteZeros(headerPage0, DataStart-headerPage0, page.Size)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := f.storeHeader(nil); err != nil {
+	if err := f.makeHeader(); err != nil {
 		return nil, err
 	}
 	if err := f.file.Sync(); err != nil || f.synced {
 		return f, err
 	}
-	// Pages would not stay ready over a sync.
-	if err := f.readySlots(); err != nil {
-		return nil, err
-	}
-	return f, f.readyFirst(dataBytes, count)
+	return f, f.readyFirst(dataBytes) // pages would not stay ready over a sync
 }
 
-// readySlots makes pages for all slots of a new file in which nothing is synced.
-func (f *File) readySlots() error {
-	if err := f.file.WriteZeros(0, headerPage0, readyChunk); err != nil {
+// makeHeader stores the first header page of a new file, where everything else but its slots
+// is zero. A store where the system has no pages would have it read ahead.
+func (f *File) makeHeader() error {
+	if err := f.file.WriteZeros(headerPage0, DataStart-headerPage0, page.Size); err != nil {
 		return err
 	}
-	if err := f.populate(0, headerPage0); err != nil {
-		return f.explainFault(err)
-	}
-	f.slotsEnd = headerPage0
-	return nil
+	return f.storeHeader(nil)
 }
 
-// readyFirst makes room for dataBytes of records of count entries, and the begin of a new
-// file ready, in which nothing is synced.
-func (f *File) readyFirst(dataBytes int64, count int) error {
-	if err := f.Reserve(max(dataBytes, 1), max(count, 1)); err != nil {
+// readyFirst makes room for dataBytes of records, and the begin of a new file ready, in
+// which nothing is synced.
+func (f *File) readyFirst(dataBytes int64) error {
+	if err := f.Reserve(max(dataBytes, 1)); err != nil {
 		return err
 	}
 	return f.makeReady(f.firstStep())
@@ -201,19 +187,13 @@ func (f *File) readyFirst(dataBytes int64, count int) error {
 // firstStep returns up to where a new file is made ready.
 func (f *File) firstStep() int64 { return min(f.reserved.Load(), DataStart+dataStep) }
 
-// writeAhead makes room for dataBytes of records in a new file, and its begin ready. All
-// of the slots are written, too, not reserved only: the fewer extents a file has, the
-// less of the file system's own is written when the disk gets records for the first time.
+// writeAhead makes room for dataBytes of records in a new file, and its begin ready.
 func (f *File) writeAhead(dataBytes int64) error {
 	if err := f.reserve(DataStart + max(dataBytes, 1) + RecordBytes(f.secret.overhead())); err != nil {
 		return err
 	}
 	ready := f.firstStep()
-	err := errors.Join(
-		f.file.WriteZeros(0, headerPage0, vfs.Direct),
-		f.file.WriteZeros(headerPage0, DataStart-headerPage0, page.Size), // a header is stored there at once
-		f.file.WriteZeros(DataStart, ready-DataStart, vfs.Direct))
-	if err != nil {
+	if err := f.file.WriteZeros(DataStart, ready-DataStart, vfs.Direct); err != nil {
 		return err
 	}
 	f.ready.Store(ready)
@@ -338,14 +318,6 @@ func (f *File) store(off int64, p []byte) error {
 		return err
 	}
 	return m.Store(off, p)
-}
-
-func (f *File) populate(off, n int64) error {
-	m, err := f.memory()
-	if err != nil {
-		return err
-	}
-	return m.Populate(off, n)
 }
 
 // sync makes a range durable. After an error every later one fails likewise: the

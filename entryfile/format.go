@@ -16,7 +16,8 @@ import (
 //	1 MiB - 4 KiB     4,096  header page: the two are written in turn, the newest valid one counts
 //	1 MiB                 -  records, 8-byte aligned, one after another
 //
-// The records are the log; the slots are an index that can be rebuilt from them.
+// The records are the log; the slots are an index that can be rebuilt from them, and that is
+// written when the file is sealed or closed.
 const (
 	SlotBytes = 32
 	MaxSlots  = 30_000

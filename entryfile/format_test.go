@@ -23,6 +23,7 @@ func TestGoldenRecord(t *testing.T) {
 	e := entry(42, 3, "hello")
 	e.Type = raftpb.EntryConfChange.Enum()
 	f := prepare(t, e)
+	must(t, f.SyncSlots())
 	var got [40]byte
 	must(t, f.guard(func(mem []byte) error { copy(got[:], mem[DataStart:]); return nil }))
 	if diff := golden.Diff(got[:], want); diff != "" {

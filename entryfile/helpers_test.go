@@ -92,7 +92,7 @@ func spec(dataBytes int64) Spec {
 // prepareOn returns a published file of 4 MiB of data that holds es, synced.
 func prepareOn(t testing.TB, fsys vfs.FS, dir string, es ...*raftpb.Entry) *File {
 	t.Helper()
-	f, err := Prepare(fsys, dir, spec(4<<20), 0, 0)
+	f, err := Prepare(fsys, dir, spec(4<<20), 0)
 	must(t, err)
 	t.Cleanup(func() {
 		if f.refs.Load() > 0 {
@@ -115,7 +115,7 @@ func save(t testing.TB, f *File, es []*raftpb.Entry) {
 	if n != len(es) {
 		t.Fatalf("room for %d entries of %d", n, len(es))
 	}
-	must(t, f.Reserve(bytes, n))
+	must(t, f.Reserve(bytes))
 	must(t, f.Append(es, 0))
 	must(t, f.Sync())
 }

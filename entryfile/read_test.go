@@ -96,7 +96,7 @@ func TestPieces(t *testing.T) {
 	}
 	for name, saves := range tests {
 		t.Run(name, func(t *testing.T) {
-			f, err := Prepare(vfs.OS(), t.TempDir(), spec(64<<20), 0, 0)
+			f, err := Prepare(vfs.OS(), t.TempDir(), spec(64<<20), 0)
 			must(t, err)
 			t.Cleanup(f.Discard)
 			var es []*raftpb.Entry
@@ -149,7 +149,7 @@ func TestDamagedEntryOfAPiece(t *testing.T) {
 
 // TestReadsOfTooMuch: what does not fit, or is damaged, costs no memory.
 func TestReadsOfTooMuch(t *testing.T) {
-	f, err := Prepare(vfs.OS(), t.TempDir(), spec(96<<20), 0, 0)
+	f, err := Prepare(vfs.OS(), t.TempDir(), spec(96<<20), 0)
 	must(t, err)
 	t.Cleanup(f.Discard)
 	save(t, f, plain(1, 3, 100))
@@ -189,7 +189,7 @@ func TestReadsOfTooMuch(t *testing.T) {
 
 // TestEntryKeepsAPiece: an entry that is kept keeps no more than a piece alive.
 func TestEntryKeepsAPiece(t *testing.T) {
-	f, err := Prepare(vfs.OS(), t.TempDir(), spec(32<<20), 0, 0)
+	f, err := Prepare(vfs.OS(), t.TempDir(), spec(32<<20), 0)
 	must(t, err)
 	t.Cleanup(f.Discard)
 	save(t, f, plain(1, 201, 100_000))
@@ -230,7 +230,7 @@ func TestPaddingIsZero(t *testing.T) {
 
 // TestSlotAtTheEndOfTheFile: one that points to where not even a header fits.
 func TestSlotAtTheEndOfTheFile(t *testing.T) {
-	f, err := Prepare(vfs.OS(), t.TempDir(), spec(page.Size), 0, 0)
+	f, err := Prepare(vfs.OS(), t.TempDir(), spec(page.Size), 0)
 	must(t, err)
 	must(t, f.Publish())
 	save(t, f, plain(1, 2, page.Size-2*RecordHeaderBytes))

@@ -109,7 +109,7 @@ func (f *File) makeReady(to int64) error {
 	if from >= to {
 		return nil
 	}
-	if err := f.checkLength(); err != nil {
+	if err := f.checkLength(f.file); err != nil {
 		return err
 	}
 	if err := f.writeZeros(from, to-from); err != nil {
@@ -254,7 +254,7 @@ var ErrUnfit = errors.New("the spare file has another size")
 // Reuse is Prepare that begins with a spare file, which it takes the name from. On an
 // error that is gone, or a spare still. What the file held never counts as a record:
 // the salt is another. ErrUnfit.
-func Reuse(fsys vfs.FS, dir, spare string, spec Spec, dataBytes int64, count int) (_ *File, err error) {
+func Reuse(fsys vfs.FS, dir, spare string, spec Spec, dataBytes int64) (_ *File, err error) {
 	f, err := newFile(fsys, dir, &spec)
 	if err != nil {
 		return nil, err
@@ -279,7 +279,7 @@ func Reuse(fsys vfs.FS, dir, spare string, spec Spec, dataBytes int64, count int
 		return nil, err
 	}
 	if f.synced {
-		if err := f.Reserve(dataBytes, count); err != nil {
+		if err := f.Reserve(dataBytes); err != nil {
 			return nil, err
 		}
 	}
@@ -287,7 +287,7 @@ func Reuse(fsys vfs.FS, dir, spare string, spec Spec, dataBytes int64, count int
 		return nil, err
 	}
 	if !f.synced {
-		if err := f.readyFirst(dataBytes, count); err != nil {
+		if err := f.readyFirst(dataBytes); err != nil {
 			return nil, err
 		}
 	}
@@ -314,10 +314,11 @@ func writtenTo(file vfs.File) int64 {
 }
 
 // clean makes a spare file an empty one, of one header page. Its data region was written
-// up to the offset written. Its slots stay until they are stored to, or the file is sealed
-// or closed: their checksums hold with the salt of then only.
+// up to the offset written. Its slots stay until the file is sealed or closed: their checksums
+// hold with the salt of then only.
 func (f *File) clean(written int64) error {
-	f.header.Reused, f.leftover = true, true
+	f.header.Reused = true
+	f.slots.unknown()
 	if err := f.file.Reserve(0, DataStart); err != nil {
 		return err
 	}
@@ -326,28 +327,8 @@ func (f *File) clean(written int64) error {
 		f.ready.Store(written)
 		f.taken.Store(written)
 	}
-	m, err := f.memory()
-	if err != nil {
+	if _, err := f.memory(); err != nil {
 		return err
 	}
-	_ = m.PopulateRead(0, DataStart) // here, so that Saves need not wait for the disk
-	clear(f.buf[:])
-	for at := int64(headerPage0); at < DataStart; at += page.Size {
-		if err := f.store(at, f.buf[:]); err != nil { // zero or not: the disk may hold another
-			return err
-		}
-	}
-	return f.storeHeader(nil)
-}
-
-// clearPage makes a page zero, unless it is: then the disk has nothing to write.
-func (f *File) clearPage(at int64) error {
-	if err := f.guard(func(mem []byte) error { copy(f.buf[:], mem[at:]); return nil }); err != nil {
-		return err
-	}
-	if f.buf == [page.Size]byte{} {
-		return nil
-	}
-	clear(f.buf[:])
-	return f.store(at, f.buf[:])
+	return f.makeHeader() // zero or not: the disk may hold another
 }

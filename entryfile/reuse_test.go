@@ -25,7 +25,7 @@ func reused(t *testing.T, n uint64) *File {
 	must(t, os.Rename(old.Path(), filepath.Join(old.dir, spare)))
 	s := spec(4 << 20)
 	s.Number, s.Salt = 8, testSalt+1
-	f, err := Reuse(vfs.OS(), old.dir, spare, s, 0, 0)
+	f, err := Reuse(vfs.OS(), old.dir, spare, s, 0)
 	must(t, err)
 	must(t, f.Publish())
 	return f
@@ -51,7 +51,7 @@ func TestLeftoverSlots(t *testing.T) {
 		es := entries(1, n+1, 2)
 		f := reused(t, before)
 		save(t, f, es)
-		if end := lastSlotInUse(t, f); end != int64(max(n, before))*SlotBytes {
+		if end := lastSlotInUse(t, f); end != before*SlotBytes {
 			t.Errorf("%d entries: slots up to %d are not zero", n, end)
 		}
 		t.Run("sealed", func(t *testing.T) { sealed(t, f, es) })
@@ -61,6 +61,51 @@ func TestLeftoverSlots(t *testing.T) {
 		f = reused(t, before)
 		save(t, f, es)
 		t.Run("killed", func(t *testing.T) { killed(t, f, es) })
+	}
+}
+
+// TestSlotsFollow: however entries come, are replaced, and the file is opened again, SyncSlots
+// has the slots show them, and is not needed any more.
+func TestSlotsFollow(t *testing.T) {
+	rng := seeded(t)
+	for _, f := range []*File{prepare(t), reused(t, 1000)} {
+		var es []*raftpb.Entry
+		for term := uint64(1); term < 40; term++ {
+			keep := uint64(rng.Intn(len(es) + 1))
+			more := entries(keep+1, keep+2+uint64(rng.Intn(400)), term)
+			save(t, f, more)
+			es = append(es[:keep:keep], more...)
+			if rng.Intn(2) == 0 {
+				continue
+			}
+			if !f.Stale() {
+				t.Fatalf("term %d: the slots show what was not written yet", term)
+			}
+			must(t, f.SyncSlots())
+			wantSlots(t, f, es)
+			if f.Stale() {
+				t.Fatalf("term %d: the slots are to be written once more", term)
+			}
+			if end := f.End(); rng.Intn(2) == 0 {
+				f = reopen(t, f)
+				must(t, f.Continue(end, false))
+				wantEntries(t, f, es)
+				if f.Stale() {
+					t.Fatalf("term %d: the slots are taken for damaged", term)
+				}
+			}
+		}
+		sealed(t, f, es)
+	}
+}
+
+// TestSlotsOfACutFile: a file that somebody has cut short is not made longer.
+func TestSlotsOfACutFile(t *testing.T) {
+	f := prepare(t, entries(1, 2000, 1)...)
+	must(t, os.Truncate(f.Path(), page.Size))
+	wantCorrupt(t, f.SyncSlots())
+	if info, err := os.Stat(f.Path()); err != nil || info.Size() != page.Size {
+		t.Errorf("%d bytes, %v", info.Size(), err)
 	}
 }
 
@@ -126,8 +171,8 @@ func TestReadyAheadKeepsRecords(t *testing.T) {
 			for last := uint64(0); last < 900; {
 				n := 1 + uint64(rng.Intn(20))
 				more := plain(last+1, last+1+n, rng.Intn(300))
-				count, bytes := f.Room(more)
-				must(t, f.Reserve(bytes, count))
+				_, bytes := f.Room(more)
+				must(t, f.Reserve(bytes))
 				if rng.Intn(2) == 0 {
 					ahead()
 				}
@@ -155,8 +200,8 @@ func TestReadyAheadOfANewFile(t *testing.T) {
 	s := spec(16 << 20)
 	s.Synced = true
 	es := plain(1, 5, 1<<20)
-	count, bytes := s.Fit(es)
-	f, err := Prepare(vfs.OS(), t.TempDir(), s, bytes, count)
+	_, bytes := s.Fit(es)
+	f, err := Prepare(vfs.OS(), t.TempDir(), s, bytes)
 	must(t, err)
 	t.Cleanup(f.Discard)
 	must(t, f.Publish())
@@ -193,7 +238,7 @@ func prepareEmpty(t *testing.T, fsys vfs.FS, synced bool) *File {
 	t.Helper()
 	s := spec(4 << 20)
 	s.Synced = synced
-	f, err := Prepare(fsys, t.TempDir(), s, 0, 0)
+	f, err := Prepare(fsys, t.TempDir(), s, 0)
 	must(t, err)
 	t.Cleanup(func() {
 		if !f.Closed() {
@@ -240,8 +285,8 @@ func TestReadyAheadFailsToSync(t *testing.T) {
 		}
 		hook.Set(nil)
 		es := plain(1, 10, 1000)
-		count, bytes := f.Room(es)
-		must(t, f.Reserve(bytes, count))
+		_, bytes := f.Room(es)
+		must(t, f.Reserve(bytes))
 		must(t, f.Append(es, 0))
 		return vfstest.Error(op, name, syscall.EIO)
 	})

@@ -144,12 +144,18 @@ func (f *File) scan(mem []byte, limit int64, s *Scan) error {
 	return nil
 }
 
-// Damaged returns the indexes that the damaged record where s ends may have: the
-// one that its slot says, or those of damaged slots of a sealed file, or else all
-// that could stand there; 0 and 0 if that is not known.
+// Damaged returns the indexes that the damaged record where s ends may have: the one that
+// its slot says; or of a sealed file those of damaged slots, of another the next one, if the
+// record says so itself; or else all that could stand there; 0 and 0 if that is not known.
 func (f *File) Damaged(s *Scan) (first, last uint64) {
 	first, last = f.possible(s)
 	_ = f.guard(func(mem []byte) error { // after a fault the answer is only less exact
+		if !f.Sealed() && s.End+RecordHeaderBytes <= int64(len(mem)) {
+			r := decodeRecord(mem[s.End:])
+			if last != 0 && r.index == last && r.plausible(s.End, int64(len(mem))) {
+				first = last
+			}
+		}
 		var lost []uint64
 		for n := range uint64(MaxSlots) {
 			slot, ok := decodeSlot(mem[n*SlotBytes:(n+1)*SlotBytes], f.header.Salt)
@@ -252,7 +258,7 @@ func (f *File) Continue(end int64, synced bool) error {
 			return &corrupt.Error{File: f.path, Offset: min(s.End, end), First: s.Index.Last() + 1, Last: s.Index.Last() + 1,
 				Reason: fmt.Sprintf("the data ends at %d, but at the last close it ended at %d", s.End, end)}
 		}
-		x, f.stale = s.Index, true
+		x = s.Index
 	}
 	f.index, f.synced = x, synced
 	f.end.Store(end)
@@ -260,12 +266,16 @@ func (f *File) Continue(end int64, synced bool) error {
 	f.reserved.Store(roundUp(end, page.Size))
 	f.ready.Store(roundUp(end, page.Size))
 	f.taken.Store(roundUp(end, page.Size))
-	f.slotsEnd = 0
+	f.slots = slotState{right: x.Len(), used: x.Len()}
+	if !ok {
+		f.slots.unknown()
+	}
 	return nil
 }
 
-// Stale reports whether Continue had to rebuild the slots. It is the writer's.
-func (f *File) Stale() bool { return f.stale }
+// Stale reports whether the slots do not show the live entries: SyncSlots would write them.
+// It is the writer's.
+func (f *File) Stale() bool { return !f.slots.show(f.index.Len()) }
 
 // tailIndex reads the index of a file that is not sealed from its slots; ok is
 // false if they do not fit together, or do not end where the data does.
@@ -416,7 +426,7 @@ func (f *File) Recover(s Scan, from int64) error {
 		return err
 	}
 	f.durable.Store(s.End)
-	f.stale = true
+	f.slots.unknown()
 	return f.Seal()
 }
 

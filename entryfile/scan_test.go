@@ -269,14 +269,14 @@ func TestContinueWithDamagedSlots(t *testing.T) {
 		f = reopen(t, f)
 		must(t, f.Continue(end, false))
 		wantEntries(t, f, entries(1, 21, 1))
-		if !f.stale {
+		if !f.Stale() {
 			t.Errorf("%s: not noticed", name)
 		}
 		must(t, f.SyncSlots())
 		f = reopen(t, f)
 		must(t, f.Continue(end, false))
 		wantEntries(t, f, entries(1, 21, 1))
-		if f.stale {
+		if f.Stale() {
 			t.Errorf("%s: not written anew", name)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/seed-2fef92ad/raftwal/internal/page"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 )
 
 // Seal ends the file for good: data and slots are synced first, then the header
@@ -19,44 +20,27 @@ func (f *File) Seal() error {
 	return f.writeSeal(&f.index)
 }
 
-// SyncSlots makes the slots durable, the cleared ones too. Damaged ones are
-// written anew.
+// SyncSlots makes the slots show the live entries, durably.
 func (f *File) SyncSlots() error {
-	if f.stale || f.leftover {
-		from := f.index.Len()
-		if f.stale {
-			from = 0
-		}
-		if err := f.renewSlots(from); err != nil {
+	end := int64(max(f.index.Len(), f.slots.used)) * SlotBytes
+	if f.Stale() {
+		if err := f.withFile(f.writeSlots); err != nil {
 			return err
 		}
-		f.slotsEnd, f.stale, f.leftover = MaxSlots*SlotBytes, false, false
 	}
-	return f.sync(0, max(f.slotsEnd, int64(f.index.Len())*SlotBytes))
+	return f.sync(0, end)
 }
 
-// renewSlots stores the slots of the live entries from that one on, and clears those
-// behind them.
-func (f *File) renewSlots(from uint64) error {
-	used := int64(f.index.Len()) * SlotBytes
-	begin, end := int64(from)*SlotBytes&^(page.Size-1), roundUp(used, page.Size)
-	m, err := f.memory()
+// withFile calls use with the file, open: a sealed one has no descriptor.
+func (f *File) withFile(use func(vfs.File) error) error {
+	if !f.Sealed() {
+		return use(f.file)
+	}
+	file, err := f.fsys.Open(f.path, false)
 	if err != nil {
 		return err
 	}
-	_ = m.PopulateRead(begin, MaxSlots*SlotBytes-begin)
-	if err := m.Populate(begin, end-begin); err != nil {
-		return err
-	}
-	if err := f.storeSlots(from, min(uint64(end/SlotBytes), MaxSlots)); err != nil {
-		return err
-	}
-	for at := end; at < MaxSlots*SlotBytes; at += page.Size {
-		if err := f.clearPage(at); err != nil {
-			return err
-		}
-	}
-	return nil
+	return errors.Join(use(file), file.Close())
 }
 
 func (f *File) writeSeal(x *Index) error {
@@ -165,14 +149,8 @@ func (f *File) Reseal(last uint64) error {
 	}
 	slots := x.Len()
 	x.truncate(last + 1)
-	f.index = x
-	if err := f.populate(0, int64(slots)*SlotBytes); err != nil {
-		return err
-	}
-	if err := f.storeSlots(0, slots); err != nil {
-		return err
-	}
-	if err := f.sync(0, int64(slots)*SlotBytes); err != nil {
+	f.index, f.slots = x, slotState{used: slots}
+	if err := f.SyncSlots(); err != nil {
 		return err
 	}
 	f.healed.Store(nil)
@@ -245,14 +223,12 @@ func (f *File) Punch(extents []Extent) error {
 	if len(extents) == 0 {
 		return nil
 	}
-	file, err := f.fsys.Open(f.path, false)
-	if err != nil {
-		return err
-	}
-	for _, e := range extents {
-		if err := file.Punch(e.From, e.To-e.From); err != nil {
-			return errors.Join(err, file.Close())
+	return f.withFile(func(file vfs.File) error {
+		for _, e := range extents {
+			if err := file.Punch(e.From, e.To-e.From); err != nil {
+				return err
+			}
 		}
-	}
-	return file.Close()
+		return nil
+	})
 }

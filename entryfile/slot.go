@@ -1,6 +1,9 @@
 package entryfile
 
-import "github.com/seed-2fef92ad/raftwal/internal/page"
+import (
+	"github.com/seed-2fef92ad/raftwal/internal/page"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+)
 
 // A slot, 32 bytes. Slot i belongs to the i-th live entry of the file.
 //
@@ -51,4 +54,42 @@ func slotSum(p []byte, salt uint32) uint32 {
 // writtenByDgraph: a slot that is in use and carries no checksum.
 func writtenByDgraph(p []byte) bool {
 	return page.Order.Uint64(p[8:]) != 0 && page.Order.Uint32(p[24:]) == 0
+}
+
+// slotState says what the slots show. They are written when the file is sealed or closed, all
+// at once: until then the index is in memory, and after a crash it is rebuilt from the records.
+type slotState struct {
+	right uint64 // so many slots show the index
+	used  uint64 // all slots behind so many are zero
+}
+
+// unknown notes that the slots may hold anything.
+func (s *slotState) unknown() { *s = slotState{used: MaxSlots} }
+
+// truncated notes that so many entries are left.
+func (s *slotState) truncated(n uint64) { s.right = min(s.right, n) }
+
+// show reports whether the slots show an index of n entries.
+func (s *slotState) show(n uint64) bool { return s.right == n && s.used <= n }
+
+// writeSlots writes the slots that do not show the index, and zeros behind them, to file,
+// which is f, open.
+func (f *File) writeSlots(file vfs.File) error {
+	if err := f.checkLength(file); err != nil {
+		return err
+	}
+	const perPage = page.Size / SlotBytes
+	live := f.index.Len()
+	from, to := f.slots.right/perPage*perPage, max(live, f.slots.used)
+	p := make([]byte, roundUp(int64(to-from)*SlotBytes, page.Size))
+	for n := from; n < live; n++ {
+		f.index.slot(f.index.First()+n).encode(p[(n-from)*SlotBytes:], f.header.Salt)
+	}
+	f.ways.begin(false)
+	defer f.ways.end()
+	if _, err := file.WriteAt(p, int64(from)*SlotBytes); err != nil {
+		return err
+	}
+	f.slots = slotState{right: live, used: live}
+	return nil
 }

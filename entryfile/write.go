@@ -223,27 +223,6 @@ func (f *File) writeAt(p []byte, at int64) error {
 	return nil
 }
 
-// storeSlots stores the slots [from, to); those without an entry become zero.
-func (f *File) storeSlots(from, to uint64) error {
-	const perBuffer = page.Size / SlotBytes
-	for from < to {
-		n := min(to-from, perBuffer-from%perBuffer)
-		for k := range n {
-			p := f.buf[k*SlotBytes : (k+1)*SlotBytes]
-			if from+k < f.index.Len() {
-				f.index.slot(f.index.First()+from+k).encode(p, f.header.Salt)
-			} else {
-				clear(p)
-			}
-		}
-		if err := f.store(int64(from)*SlotBytes, f.buf[:n*SlotBytes]); err != nil {
-			return err
-		}
-		from += n
-	}
-	return nil
-}
-
 // ways sees to it that the data region is not written through the page cache and around it at
 // the same time, as vfs.File wants it: the writer and the background may write at once, but
 // only one way.

@@ -35,6 +35,8 @@ func (f diskFile) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
+func (f diskFile) WriteAt(p []byte, off int64) (int, error) { return copy(f.mem[off:], p), nil }
+
 func (f diskFile) Detach() error        { return nil }
 func (f diskFile) Close() error         { return nil }
 func (f diskFile) mapping() vfs.Mapping { return diskMapping(f.mem) }

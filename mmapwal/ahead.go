@@ -179,7 +179,7 @@ func (d *DiskStorage) makeNext() {
 	if !begun {
 		return
 	}
-	f, err := d.makeFile(*spec, 0, 0)
+	f, err := d.makeFile(*spec, 0)
 	if err != nil {
 		d.noteLate(err)
 	}
@@ -226,10 +226,10 @@ func (d *DiskStorage) giveNext(f *entryfile.File) {
 }
 
 // makeFile makes a file that has its name, of a spare one if there is one.
-func (d *DiskStorage) makeFile(spec entryfile.Spec, bytes int64, count int) (*entryfile.File, error) {
-	f, err := d.reuse(spec, bytes, count)
+func (d *DiskStorage) makeFile(spec entryfile.Spec, bytes int64) (*entryfile.File, error) {
+	f, err := d.reuse(spec, bytes)
 	if f == nil && err == nil {
-		f, err = entryfile.Prepare(d.fsys, d.dir, spec, bytes, count)
+		f, err = entryfile.Prepare(d.fsys, d.dir, spec, bytes)
 	}
 	if err != nil {
 		return nil, err
@@ -243,13 +243,13 @@ func (d *DiskStorage) makeFile(spec entryfile.Spec, bytes int64, count int) (*en
 
 // reuse makes a file of a spare one; nil if there is none that can serve. A spare
 // that cannot is removed.
-func (d *DiskStorage) reuse(spec entryfile.Spec, bytes int64, count int) (*entryfile.File, error) {
+func (d *DiskStorage) reuse(spec entryfile.Spec, bytes int64) (*entryfile.File, error) {
 	for {
 		spare := d.remover.TakeSpare()
 		if spare == "" {
 			return nil, nil
 		}
-		f, err := entryfile.Reuse(d.fsys, d.dir, spare, spec, bytes, count)
+		f, err := entryfile.Reuse(d.fsys, d.dir, spare, spec, bytes)
 		if err == nil || vfs.SyncFailed(err) {
 			return f, err
 		}

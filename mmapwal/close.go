@@ -49,7 +49,7 @@ func (d *DiskStorage) Close() error {
 	defer d.writing.Unlock()
 	err := d.poisoned()
 	if err == nil && !d.opts.ReadOnly {
-		err = d.settle()
+		err = noSpace(d.settle())
 	}
 	d.released = true
 	return errors.Join(err, d.release())

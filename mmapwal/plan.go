@@ -44,7 +44,7 @@ func (d *DiskStorage) makeRoom(p *plan) error {
 	rest := p.entries
 	if len(rest) > 0 && d.tail != nil && (!p.empties || d.tailIsFresh()) {
 		count, bytes := d.tail.Room(rest)
-		if err := d.tail.Reserve(bytes, count); err != nil {
+		if err := d.tail.Reserve(bytes); err != nil {
 			return reserving(err)
 		}
 		p.inTail, rest = count, rest[count:]
@@ -70,7 +70,7 @@ func (d *DiskStorage) addFile(p *plan, es []*raftpb.Entry) (count int, err error
 		p.files = append(p.files, f) // it is given back if there is no room
 		var bytes int64
 		count, bytes = f.Room(es)
-		err = f.Reserve(bytes, count)
+		err = f.Reserve(bytes)
 	} else if f, count, err = d.prepareFile(d.next+uint64(len(p.files)), d.before(p), es); err == nil {
 		p.files = append(p.files, f)
 	}
@@ -109,7 +109,7 @@ func (d *DiskStorage) prepareFile(number uint64, before *entryfile.File, es []*r
 		spec.DataBytes = max(spec.DataBytes, spec.Hold(len(es[0].GetData())))
 	}
 	count, bytes := spec.Fit(es)
-	f, err := d.makeFile(spec, bytes, count)
+	f, err := d.makeFile(spec, bytes)
 	return f, count, err
 }
 

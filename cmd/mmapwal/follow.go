@@ -28,13 +28,14 @@ func (d *dumper) follow(cmd *cobra.Command, dir string) error {
 	if err := d.all(cmd, dir); err != nil {
 		return ended(ctx, err)
 	}
+	var l *inspect.Log
 	for seen := uint32(0); d.next <= d.flags.to; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		now, err := stamp(dir)
+		now, err := stamp(dir, l)
 		if err != nil {
 			return err
 		}
@@ -42,7 +43,7 @@ func (d *dumper) follow(cmd *cobra.Command, dir string) error {
 			continue
 		}
 		seen = now
-		if err := d.catchUp(ctx, dir); err != nil {
+		if l, err = d.catchUp(ctx, dir); err != nil {
 			return ended(ctx, err)
 		}
 	}
@@ -57,22 +58,22 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
-// catchUp prints what is new.
-func (d *dumper) catchUp(ctx context.Context, dir string) error {
+// catchUp prints what is new, and returns the log in which it is.
+func (d *dumper) catchUp(ctx context.Context, dir string) (*inspect.Log, error) {
 	l, err := d.flags.lookAt(ctx, dir, false, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := d.goBack(ctx, l); err != nil {
-		return err
+		return nil, err
 	}
 	if d.next != 0 && d.next < l.First {
 		if _, err := fmt.Fprintf(d.errs, "entries %d to %d were compacted before they could be printed\n", d.next, l.First-1); err != nil {
-			return err
+			return nil, err
 		}
 		d.next = l.First
 	}
-	return d.printAll(ctx, dir, l)
+	return l, d.printAll(ctx, dir, l)
 }
 
 // goBack puts d.next where entries that were seen have been replaced.
@@ -122,9 +123,10 @@ func (d *dumper) termAt(i uint64) (term uint64) {
 	return term
 }
 
-// stamp changes whenever the log does: it covers wal.meta, the names, and the slots
-// of the last two files, since the last one may be made ahead.
-func stamp(dir string) (uint32, error) {
+// stamp changes whenever the log is no longer l, or what a stamp of l said before: it covers
+// wal.meta, the names, and where the next record of each of the last two files stands, since
+// the last one may be made ahead. l may be nil.
+func stamp(dir string, l *inspect.Log) (uint32, error) {
 	sum := crc32.NewIEEE()
 	var files []uint64
 	entries, err := os.ReadDir(dir)
@@ -137,29 +139,41 @@ func stamp(dir string) (uint32, error) {
 			files = append(files, number)
 		}
 	}
-	slices.Sort(files)
-	names := []string{metafile.Name}
-	for _, n := range files[max(len(files)-2, 0):] {
-		names = append(names, entryfile.Name(n))
+	if err := sumOf(sum, filepath.Join(dir, metafile.Name), 0, metafile.Size); err != nil {
+		return 0, err
 	}
-	for _, name := range names {
-		part, err := sumOf(filepath.Join(dir, name), entryfile.MaxSlots*entryfile.SlotBytes)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
+	slices.Sort(files)
+	for _, n := range files[max(len(files)-2, 0):] {
+		name := entryfile.Name(n)
+		if err := sumOf(sum, filepath.Join(dir, name), endOf(l, name), entryfile.RecordHeaderBytes); err != nil {
 			return 0, err
 		}
-		_, _ = fmt.Fprintln(sum, part)
 	}
 	return sum.Sum32(), nil
 }
 
-// sumOf returns a checksum of the first n bytes of a file.
-func sumOf(name string, n int64) (uint32, error) {
+// endOf returns where the records of a file of l end, which may be nil.
+func endOf(l *inspect.Log, name string) int64 {
+	if l != nil {
+		for _, f := range l.Files {
+			if f.Name == name {
+				return max(f.End, entryfile.DataStart)
+			}
+		}
+	}
+	return entryfile.DataStart
+}
+
+// sumOf adds n bytes of a file, from the offset off on, to sum; of a file that is gone, none.
+func sumOf(sum io.Writer, name string, off, n int64) error {
 	f, err := os.Open(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer f.Close()
-	sum := crc32.NewIEEE()
-	_, err = io.Copy(sum, io.LimitReader(f, n))
-	return sum.Sum32(), err
+	_, err = io.Copy(sum, io.NewSectionReader(f, off, n))
+	return err
 }

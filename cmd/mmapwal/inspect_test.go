@@ -539,6 +539,11 @@ func TestFollow(t *testing.T) {
 	waitFor(ctx, t, &out, "22\t3\tnormal")
 	save(t, wal, 4, entriesOf(22, 23, 4)...)
 	waitFor(ctx, t, &out, "23\t4\tnormal")
+	time.Sleep(3 * followEvery) // it has seen all, and wal.meta does not change with what follows
+	must(t, wal.Save(nil, entriesOf(24, 24, 4), nil))
+	waitFor(ctx, t, &out, "24\t4\tnormal")
+	must(t, wal.Save(nil, entriesOf(25, 25, 4), nil))
+	waitFor(ctx, t, &out, "25\t4\tnormal")
 	must(t, cmd.Process.Signal(syscall.SIGINT))
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("%v: %s", err, errs.String())

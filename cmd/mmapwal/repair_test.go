@@ -295,6 +295,28 @@ func TestRepairDoesNotBringBack(t *testing.T) {
 	}
 }
 
+// TestRepairDoesNotBringBackInAFile is the same where both are in a file that was in use. Its
+// slots do not vouch for what is in front of the damage.
+func TestRepairDoesNotBringBackInAFile(t *testing.T) {
+	for k, last := range []uint64{4, 5, 6, 7} { // the k-th record of those that replace is damaged
+		live, dir := filepath.Join(t.TempDir(), "live"), filepath.Join(t.TempDir(), "copy")
+		opts := quiet()
+		opts.FileDataSize = 1 << 20
+		wal, err := mmapwal.Open(live, opts)
+		must(t, err)
+		save(t, wal, 1, entriesOf(1, 9, 1)...)
+		save(t, wal, 2, entriesOf(5, 8, 2)...)
+		save(t, wal, 3) // says that they were synced
+		copyDir(t, live, dir)
+		must(t, wal.Close())
+		flipByte(t, dir, "00001.wal", entryfile.DataStart+int64(9+k)*56+40)
+		r := doRepair(t, dir, "", last, append(entriesOf(1, 4, 1), entriesOf(5, 8, 2)...))
+		if r.Lost == nil || r.Lost.First != last+1 || r.Lost.Last != 8 || !r.Stale {
+			t.Errorf("record %d: lost %+v, stale %t", k, r.Lost, r.Stale)
+		}
+	}
+}
+
 // TestRepairCovered: damage to entries that the snapshot covers loses nothing.
 func TestRepairCovered(t *testing.T) {
 	build := func(t *testing.T) string {

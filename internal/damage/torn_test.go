@@ -96,7 +96,9 @@ func (s *saves) try(what string, meta int, p []byte) {
 	d, err := Open(s.disk, 9, Options())
 	if promised || s.witnessed(p, first) {
 		s.count.corrupt++
-		s.wantCorrupt(what, first, err)
+		r := s.records[first].at
+		named := string(p[r:r+entryfile.RecordHeaderBytes]) == string(s.old[r:r+entryfile.RecordHeaderBytes])
+		s.wantCorrupt(what, first, named, err)
 		return
 	}
 	if err != nil {
@@ -112,12 +114,14 @@ func (s *saves) try(what string, meta int, p []byte) {
 	}
 }
 
-func (s *saves) wantCorrupt(what string, first int, err error) {
+// wantCorrupt: err tells where the first damaged record is, and its entry, if its header is
+// whole, so that it names it; if not, the error tells those that it may be.
+func (s *saves) wantCorrupt(what string, first int, named bool, err error) {
 	s.t.Helper()
 	var e *mmapwal.CorruptError
 	if !errors.As(err, &e) || filepath.Base(e.File) != tornFile || e.Offset != s.records[first].at {
 		s.t.Errorf("%s: %v, want damage at %d", what, err, s.records[first].at)
-	} else if i := s.records[first].index; e.First != i && first > 0 {
+	} else if i := s.records[first].index; first > 0 && (e.Last != i || e.First > i || named && e.First != i) {
 		s.t.Errorf("%s: %v, want entry %d", what, err, i)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/seed-2fef92ad/raftwal/internal/page"
 )
 
-// useSlots asks the slots which entries the damaged records have.
+// useSlots asks the slots, and the damaged records, which entries those have.
 func (s *scan) useSlots() {
 	if len(s.gaps) == 0 || len(s.entries) == 0 {
 		return
@@ -20,6 +20,14 @@ func (s *scan) useSlots() {
 		}
 		if e := s.entries[k]; s.inGap(slot.Record) && (e.record < 0 || s.records[e.record].Offset < slot.Record) {
 			s.entries[k] = entry{lost}
+		}
+	}
+	for _, r := range s.said() {
+		if r.Index < s.first || r.Index > s.last() {
+			continue
+		}
+		if e := &s.entries[r.Index-s.first]; e.record >= 0 && s.records[e.record].Offset < r.Offset {
+			*e = entry{lost}
 		}
 	}
 }
@@ -259,9 +267,13 @@ func (s *scan) digestType(i uint64) uint32 {
 	return 0
 }
 
-// checkSlots compares the slots with the records.
+// checkSlots compares the slots with the records. Those of a file that is in use, or was when
+// a process died, need not show them.
 func (s *scan) checkSlots() {
 	clean := s.log.Meta != nil && s.log.meta.Clean
+	if !s.header.Sealed && !clean {
+		return
+	}
 	from, bad := -1, 0
 	for k := range len(s.entries) + 1 {
 		right := k == len(s.entries) || s.slotIsRight(k)
@@ -315,15 +327,10 @@ func (s *scan) addSlots(from, to int, clean bool) {
 	p := Problem{Severity: Damage, Kind: KindSlots, Offset: int64(from) * entryfile.SlotBytes, Length: int64(to-from) * entryfile.SlotBytes,
 		First: s.first + uint64(from), Last: s.first + uint64(to) - 1, What: "the slots do not show the records", Heal: healRebuilt}
 	switch {
-	case s.header.Sealed && (clean || p.First <= s.file.Last):
+	case clean || p.First <= s.file.Last:
 		s.file.IndexDamaged = true
-	case s.header.Sealed: // a crash in Close leaves them
+	default: // a crash in Close leaves them
 		p.Severity, p.What = Note, "the slots do not show the records, which a later file supersedes"
-	case clean:
-		s.file.IndexDamaged = true
-	default:
-		p.Severity, p.What = Note, "the slots do not show the records yet, as after a crash"
-		p.Heal = "nothing to do: the next Open rebuilds them"
 	}
 	s.add(p)
 }

@@ -322,7 +322,7 @@ func (s *scan) list() {
 	if s.header.Sealed {
 		s.fitSeal()
 	} else if len(s.gaps) > 0 {
-		s.fillFromSlots()
+		s.fillFromGaps()
 	}
 }
 
@@ -380,8 +380,8 @@ func (s *scan) checkEnd(r entryfile.Record) {
 	}
 }
 
-// firstSaid returns the index of the first entry as the seal says it, or the first
-// slot of a file that is not sealed; 0: unknown.
+// firstSaid returns the index of the first entry as the seal says it, or of a file that is
+// not sealed the first slot, or the damaged record itself; 0: unknown.
 func (s *scan) firstSaid() uint64 {
 	if s.header.Sealed {
 		return s.header.Seal.First
@@ -389,11 +389,42 @@ func (s *scan) firstSaid() uint64 {
 	if slot, ok := entryfile.InspectSlot(s.mem, 0, s.header.Salt); ok && s.inGap(slot.Record) {
 		return slot.Index
 	}
+	if said := s.said(); len(said) > 0 && said[0].Offset == entryfile.DataStart {
+		return said[0].Index
+	}
 	return 0
 }
 
-// fillFromSlots adds the entries behind those of the list whose records were, as
-// their slots say, where a file that is not sealed is damaged.
+// said returns what the damaged records of a file that is not sealed say of themselves, as far
+// as their headers look like those of records: its slots may not show them.
+func (s *scan) said() (rs []entryfile.Record) {
+	for _, g := range s.gaps {
+		for at := g.from; at < g.to && !s.header.Sealed; {
+			r, ok := entryfile.InspectRecord(s.mem, at, g.to, s.header.Salt, false)
+			if !ok || r.Ends {
+				break
+			}
+			rs = append(rs, r)
+			at = r.End()
+		}
+	}
+	return rs
+}
+
+// fillFromGaps adds the entries behind those of the list whose records were where a file that
+// is not sealed is damaged, as their slots say, or the records themselves.
+func (s *scan) fillFromGaps() {
+	s.fillFromSlots()
+	for _, r := range s.said() {
+		if len(s.entries) == 0 && r.Offset == entryfile.DataStart {
+			s.first = r.Index
+		}
+		if r.Index == s.first+uint64(len(s.entries)) {
+			s.entries = append(s.entries, entry{lost})
+		}
+	}
+}
+
 func (s *scan) fillFromSlots() {
 	for k := uint64(len(s.entries)); k < entryfile.MaxSlots; k++ {
 		slot, ok := entryfile.InspectSlot(s.mem, k, s.header.Salt)

@@ -147,7 +147,7 @@ func (w *work) rewrite(ctx context.Context, m *metafile.File, l *inspect.Log, in
 	if m.Meta().ClearedEnd.File == h.Number {
 		spec.DataBytes += page.Size // for skipCleared
 	}
-	f, err := entryfile.Prepare(w.fsys, w.dir, spec, 1, 1)
+	f, err := entryfile.Prepare(w.fsys, w.dir, spec, 1)
 	if err != nil {
 		return err
 	}
@@ -214,7 +214,7 @@ func (c *copying) add(e inspect.Entry) error {
 }
 
 func (c *copying) append(e *raftpb.Entry) error {
-	if err := c.to.Reserve(c.spec.RecordBytes(len(e.Data)), 1); err != nil {
+	if err := c.to.Reserve(c.spec.RecordBytes(len(e.Data))); err != nil {
 		return err
 	}
 	return c.to.Append([]*raftpb.Entry{e}, 0)
