@@ -91,11 +91,11 @@ func (d *DiskStorage) cut() (c *cut, err error) {
 	d.writing.Lock()
 	defer d.writing.Unlock()
 	v := d.snapshotView()
-	switch {
-	case v.closed:
+	if v.closed {
 		return nil, ErrClosed
-	case v.poisoned != nil:
-		return nil, v.poisoned
+	}
+	if err := d.poisoned(); err != nil {
+		return nil, err
 	}
 	c = &cut{d: d}
 	d.backups.Add(1)

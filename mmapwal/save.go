@@ -108,7 +108,10 @@ func (d *DiskStorage) save(h *raftpb.HardState, es []*raftpb.Entry, snap *raftpb
 }
 
 func (d *DiskStorage) refuseReadOnly(done func(error)) error {
-	err := d.writable()
+	err := ErrReadOnly
+	if d.isClosed() {
+		err = ErrClosed
+	}
 	if done != nil {
 		d.count.saved(call{}, err)
 		d.host.Go(func() { done(err) })
@@ -260,6 +263,9 @@ func (d *DiskStorage) storeHardState(h *raftpb.HardState, p *plan) (ticket uint6
 	promised := d.hard.Term != old.Term || d.hard.Vote != old.Vote
 	switch {
 	case d.opts.Sync.mode == noSync:
+		if d.hard == d.view.meta.HardState {
+			return 0, nil
+		}
 		return 0, d.noteMeta(d.hard)
 	case promised:
 		return 0, d.syncHardState()

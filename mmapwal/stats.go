@@ -114,7 +114,7 @@ func (d *DiskStorage) Stats() Stats {
 		Files: v.logFiles(), Encrypted: v.meta.Encrypted, Recovery: d.recovery,
 	}
 	if !v.closed {
-		s.Poisoned = v.poisoned
+		s.Poisoned = d.poisoned()
 	}
 	d.count.fill(&s)
 	s.UnsyncedBytes = uint64(d.unsyncedBytes())

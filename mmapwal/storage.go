@@ -68,11 +68,11 @@ type DiskStorage struct {
 	hard       metafile.HardState // of the Save that was stored last
 
 	// mu guards view. It is held only to copy memory, never across a system call.
-	// Only the writer changes what is in it, but for poisoned, so the writer may read
-	// the rest without mu.
-	mu    sync.RWMutex
-	view  view
-	terms atomic.Pointer[terms] // nil once the log is closed
+	// Only the writer changes what is in it, so the writer may read it without mu.
+	mu     sync.RWMutex
+	view   view
+	terms  atomic.Pointer[terms] // nil once the log is closed
+	sticky atomic.Pointer[error] // ErrPoisoned; nil: all is well
 
 	reads      sync.WaitGroup         // reads under way
 	backups    atomic.Int32           // backups under way
@@ -106,26 +106,31 @@ type view struct {
 	tail      *entryfile.File
 	tailIndex entryfile.Index
 	cache     cache
-	files     int   // with entries
-	poisoned  error // ErrPoisoned; nil: all is well
+	files     int // with entries
 	closed    bool
 }
 
 // first returns the index of the first entry that can be read.
 func (v *view) first() uint64 { return v.meta.Compacted.Index + 1 }
 
-// writable says whether there is anything against writing.
+// writable says whether there is anything against writing; writing is held.
 func (d *DiskStorage) writable() error {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	switch {
-	case d.view.closed:
+	if d.view.closed {
 		return ErrClosed
-	case d.view.poisoned != nil:
-		return d.view.poisoned
+	}
+	if err := d.poisoned(); err != nil {
+		return err
 	}
 	if d.opts.ReadOnly {
 		return ErrReadOnly
+	}
+	return nil
+}
+
+// poisoned returns the sticky error; nil if there is none.
+func (d *DiskStorage) poisoned() error {
+	if err := d.sticky.Load(); err != nil {
+		return *err
 	}
 	return nil
 }
@@ -136,17 +141,11 @@ func (d *DiskStorage) poison(err error) error {
 	if err == nil {
 		return nil
 	}
-	d.mu.Lock()
-	first := d.view.poisoned == nil
-	if first {
-		d.view.poisoned = fmt.Errorf("%w: %w", ErrPoisoned, err)
-	}
-	sticky := d.view.poisoned
-	d.mu.Unlock()
-	if first {
+	sticky := fmt.Errorf("%w: %w", ErrPoisoned, err)
+	if d.sticky.CompareAndSwap(nil, &sticky) {
 		d.log.Error("raftwal: write failed; the log takes no more writes until it is opened again", "dir", d.dir, "err", err)
 	}
-	return sticky
+	return d.poisoned()
 }
 
 // poisonIfSync poisons the log if err is that of a sync. What else fails before

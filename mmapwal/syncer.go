@@ -24,7 +24,8 @@ type syncer struct {
 	durable uint64        // ticket up to which Saves are durable, hard states included
 	hards   []staged      // hard states that are not stored yet, rising
 	queue   []async       // in the order of their Saves
-	failing error         // what a SaveAsync of the queue failed with; those behind it do, too
+
+	failing atomic.Pointer[error] // what a SaveAsync of the queue failed with; those behind it do, too
 
 	entries, durableEntries uint64 // numbers of entries stored, and made durable
 
@@ -78,9 +79,10 @@ func (s *syncer) pending() bool {
 
 // behind returns what a Save fails with because one before it did; nil if none did.
 func (s *syncer) behind() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.failing
+	if err := s.failing.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // enqueue adds a SaveAsync.
@@ -88,8 +90,8 @@ func (s *syncer) enqueue(a async) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.queue = append(s.queue, a)
-	if a.err != nil && s.failing == nil {
-		s.failing = a.err
+	if err := a.err; err != nil {
+		s.failing.CompareAndSwap(nil, &err)
 	}
 }
 
@@ -260,7 +262,8 @@ func (d *DiskStorage) deliver() bool {
 	defer s.mu.Unlock()
 	s.queue[0] = async{}
 	if s.queue = s.queue[1:]; len(s.queue) == 0 {
-		s.queue, s.failing = nil, nil
+		s.queue = nil
+		s.failing.Store(nil)
 	}
 	return true
 }
@@ -313,11 +316,4 @@ func (d *DiskStorage) unsyncedBytes() (n int64) {
 		n += d.view.tail.Unsynced()
 	}
 	return n
-}
-
-// poisoned returns the sticky error; nil if there is none.
-func (d *DiskStorage) poisoned() error {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.view.poisoned
 }
