@@ -48,11 +48,11 @@ func (f *File) begin(bytes, end, maxDirect int64) (err error) {
 // makeOut makes f.out empty, with memory for what is going to be collected there. What goes
 // around the page cache begins and ends with a page.
 func (f *File) makeOut(direct bool) {
+	n := roundUp(f.room, page.Size)
 	if !direct {
-		f.out = slices.Grow(f.out[:0], int(f.room))
+		f.out = slices.Grow(f.out[:0], int(n+page.Size)) // the last page is written as a whole
 		return
 	}
-	n := roundUp(f.room, page.Size)
 	if int64(cap(f.out)) < n || !vfs.IsAligned(f.out) {
 		f.out = vfs.Aligned(int(n + page.Size)) // the next one may begin elsewhere in a page
 	}
@@ -162,24 +162,14 @@ func (f *File) flush(end int64) error {
 func (f *File) finish(end int64) error {
 	rest, from := f.out, end-int64(len(f.out))
 	last := end &^ (page.Size - 1)
-	switch {
-	case f.direct.Load():
-		whole := roundUp(end, page.Size)
-		f.unfinished = f.out[last-from:]
-		f.out = f.out[:whole-from]
-		clear(f.out[end-from:])
-		rest = f.out
-	case f.synced && from <= last:
+	if f.direct.Load() {
+		f.unfinished = rest[last-from:]
+	}
+	if f.synced && from <= last {
 		// The page that begins here is written as a whole, or the system would read it first
 		// unless it is in the cache.
-		if err := f.flush(end); err != nil {
-			return err
-		}
-		rest, from = nil, last
-		if len(f.out) > 0 {
-			clear(f.buf[copy(f.buf[:], f.out):])
-			rest = f.buf[:]
-		}
+		rest = rest[:roundUp(end, page.Size)-from]
+		clear(rest[end-from:])
 	}
 	f.out = f.out[:0]
 	return f.write(rest, from)

@@ -114,7 +114,7 @@ var mutations = []mutation{
 	{"zeros are written where a Save was given room", []edit{{"entryfile/append.go",
 		"\tf.taken.Store(max(f.taken.Load(), to))\n", ""}}},
 	{"what went around the page cache is not synced", []edit{{"entryfile/write.go",
-		"\t\tf.unfinished = f.out[last-from:]\n", "\t\tf.unfinished = f.out[last-from:]\n\t\tf.durable.Store(end)\n"}}},
+		"\t\tf.unfinished = rest[last-from:]\n", "\t\tf.unfinished = rest[last-from:]\n\t\tf.durable.Store(end)\n"}}},
 	{"a write around the page cache erases its first page", []edit{{"entryfile/write.go",
 		"\tf.out = append(f.out, head...)\n", "\tf.out = append(f.out, make([]byte, len(head))...)\n"}}},
 	{"a write behind one around the page cache erases its first page", []edit{{"entryfile/write.go",
