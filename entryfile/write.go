@@ -18,7 +18,7 @@ const (
 	startStep = 128 << 10
 	// minDirect is from how many bytes of records on that are synced at once it pays to
 	// write them around the page cache.
-	minDirect = 32 << 10
+	minDirect = 16 << 10
 )
 
 // begin prepares for so many bytes of records that are going to be stored at the end, around

@@ -98,7 +98,7 @@ type Options struct {
 	// it is being cleaned. 0 means 256 KiB; negative: none. A log that was just opened
 	// has nothing there.
 	//
-	// On ext4 and xfs, a Save under HardSync of 32 to 512 KiB of records, but not of more
+	// On ext4 and xfs, a Save under HardSync of 16 to 512 KiB of records, but not of more
 	// than twice CacheSize, goes to the disk around the kernel's page cache, which takes
 	// less time. Entries of it that are read when this cache has let go of them come from
 	// the disk, once. SaveAsync, and Saves that share a sync, do not do that. The memory in
