@@ -28,8 +28,17 @@ func (f *File) SyncSlots() error {
 			return err
 		}
 	}
-	return f.sync(0, end)
+	for from := int64(0); from < end; from += slotPiece {
+		if err := f.sync(from, min(slotPiece, end-from)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
+
+// slotPiece is how many bytes of slots are synced at once: so long does a Save beside it
+// wait for the disk.
+const slotPiece = 256 << 10
 
 // withFile calls use with the file, open: a sealed one has no descriptor.
 func (f *File) withFile(use func(vfs.File) error) error {

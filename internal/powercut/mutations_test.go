@@ -42,7 +42,7 @@ var mutations = []mutation{
 	{"Seal does not sync the data", []edit{{"entryfile/seal.go",
 		"\tif err := f.Sync()" + returnErr + "\tif err := f.SyncSlots()", "\tf.durable.Store(f.end.Load())\n\tif err := f.SyncSlots()"}}},
 	{"Seal does not sync the slots", []edit{{"entryfile/seal.go",
-		"\treturn f.sync(0, end)\n", "\t_ = end\n\treturn nil\n"}}},
+		"err := f.sync(from, min(slotPiece, end-from)); err != nil", "err := error(nil); err != nil"}}},
 	{"Seal stores the header before the data is synced", []edit{
 		{"entryfile/seal.go", "\tif err := f.Sync()" + returnErr + "\tif err := f.SyncSlots()",
 			"\tx := f.index\n\tif err := f.writeSeal(&x)" + returnErr + "\tif err := f.Sync()" + returnErr + "\tf.index = x\n\tif err := f.SyncSlots()"},
