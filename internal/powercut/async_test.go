@@ -20,7 +20,7 @@ func TestPowerCutAsync(t *testing.T) {
 	for name, cfg := range map[string]*powercut.Config{"SaveAsync": {Async: true}, "BatchSync": {Batch: true}} {
 		t.Run(name, func(t *testing.T) {
 			report := tryShort(t, cfg, limits, histories)
-			atLeast(t, "images", report.Images, 1000)
+			atLeast(t, "images", report.Images, 500)
 		})
 	}
 }
