@@ -46,6 +46,9 @@ func (d *dumper) follow(cmd *cobra.Command, dir string) error {
 		if l, err = d.catchUp(ctx, dir); err != nil {
 			return ended(ctx, err)
 		}
+		if slices.ContainsFunc(l.Problems, func(p inspect.Problem) bool { return p.Kind == inspect.KindTorn }) {
+			seen = 0 // the rest of a record that is half stored may not show in the stamp
+		}
 	}
 	return nil
 }
@@ -123,9 +126,9 @@ func (d *dumper) termAt(i uint64) (term uint64) {
 	return term
 }
 
-// stamp changes whenever the log is no longer l, or what a stamp of l said before: it covers
-// wal.meta, the names, and where the next record of each of the last two files stands, since
-// the last one may be made ahead. l may be nil.
+// stamp changes when something is added to l, which may be nil: it covers wal.meta, the names,
+// and the header of what follows the records of the last two files, since the last one may be
+// made ahead.
 func stamp(dir string, l *inspect.Log) (uint32, error) {
 	sum := crc32.NewIEEE()
 	var files []uint64

@@ -554,6 +554,39 @@ func TestFollow(t *testing.T) {
 	must(t, wal.Close())
 }
 
+// TestFollowHalf: a record that was half stored when it was looked at is printed when it is
+// whole, and so is what comes behind it.
+func TestFollowHalf(t *testing.T) {
+	live, dir := filepath.Join(t.TempDir(), "live"), filepath.Join(t.TempDir(), "copy")
+	wal, err := mmapwal.Open(live, quiet())
+	must(t, err)
+	save(t, wal, 1, entriesOf(1, 9, 1)...)
+	copyDir(t, live, dir)
+	must(t, wal.Save(nil, []*raftpb.Entry{{Index: new(uint64(10)), Term: new(uint64(1)), Data: make([]byte, 8192)}}, nil))
+	must(t, wal.Save(nil, entriesOf(11, 12, 1), nil))
+	content, err := os.ReadFile(filepath.Join(live, "00001.wal"))
+	must(t, err)
+	must(t, wal.Close())
+	ctx, stop := context.WithTimeout(context.Background(), 30*time.Second)
+	defer stop()
+	cmd := command(t, "dump", dir, "--follow", "--from", "8")
+	var out, errs safeBuffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	must(t, cmd.Start())
+	waitFor(ctx, t, &out, "9\t1\tnormal")
+	const at, half = entryfile.DataStart + 9*56, 32 // the header is there, and the payload is not yet
+	edit(t, dir, "00001.wal", at+half, bytes.Repeat([]byte{1}, 8192)...)
+	edit(t, dir, "00001.wal", at, content[at:at+half]...)
+	time.Sleep(3 * followEvery)
+	edit(t, dir, "00001.wal", at+half, content[at+half:at+16384]...)
+	waitFor(ctx, t, &out, "10\t1\tnormal")
+	waitFor(ctx, t, &out, "12\t1\tnormal")
+	must(t, cmd.Process.Signal(syscall.SIGINT))
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("%v: %s", err, errs.String())
+	}
+}
+
 func TestMap(t *testing.T) {
 	dir := closedLog(t, nil)
 	out := expectParts(t, exitOK, []string{"map", dir, "--width", "60"}, "00001.wal  [=#", "4-11", "12-20", "! damaged")

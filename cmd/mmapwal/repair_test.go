@@ -295,24 +295,64 @@ func TestRepairDoesNotBringBack(t *testing.T) {
 	}
 }
 
-// TestRepairDoesNotBringBackInAFile is the same where both are in a file that was in use. Its
-// slots do not vouch for what is in front of the damage.
-func TestRepairDoesNotBringBackInAFile(t *testing.T) {
-	for k, last := range []uint64{4, 5, 6, 7} { // the k-th record of those that replace is damaged
-		live, dir := filepath.Join(t.TempDir(), "live"), filepath.Join(t.TempDir(), "copy")
+// inUse returns the directory of a log as it was when the process died, with entries 1 to first
+// of term 1, and then those that replaced some, all synced; between them it may have been closed, which
+// leaves slots that say nothing any more.
+func inUse(t *testing.T, closed bool, first uint64, then ...*raftpb.Entry) string {
+	t.Helper()
+	live, dir := filepath.Join(t.TempDir(), "live"), filepath.Join(t.TempDir(), "copy")
+	open := func() *mmapwal.DiskStorage {
 		opts := quiet()
 		opts.FileDataSize = 1 << 20
 		wal, err := mmapwal.Open(live, opts)
 		must(t, err)
-		save(t, wal, 1, entriesOf(1, 9, 1)...)
-		save(t, wal, 2, entriesOf(5, 8, 2)...)
-		save(t, wal, 3) // says that they were synced
-		copyDir(t, live, dir)
+		return wal
+	}
+	wal := open()
+	save(t, wal, 1, entriesOf(1, first, 1)...)
+	if closed {
 		must(t, wal.Close())
-		flipByte(t, dir, "00001.wal", entryfile.DataStart+int64(9+k)*56+40)
-		r := doRepair(t, dir, "", last, append(entriesOf(1, 4, 1), entriesOf(5, 8, 2)...))
-		if r.Lost == nil || r.Lost.First != last+1 || r.Lost.Last != 8 || !r.Stale {
-			t.Errorf("record %d: lost %+v, stale %t", k, r.Lost, r.Stale)
+		wal = open()
+	}
+	save(t, wal, 2, then...)
+	save(t, wal, 3) // says that they were synced
+	copyDir(t, live, dir)
+	must(t, wal.Close())
+	return dir
+}
+
+// TestRepairInUse is about damage in a file that was in use: no entry that was replaced comes
+// back unless that is said, none that is whole is dropped, and none that does not count is called lost.
+func TestRepairInUse(t *testing.T) {
+	const size = 56 // of a record
+	for _, closed := range []bool{false, true} {
+		for k, last := range []uint64{4, 5, 6, 7} { // the k-th record of those that replace is damaged
+			dir := inUse(t, closed, 9, entriesOf(5, 8, 2)...)
+			flipByte(t, dir, "00001.wal", entryfile.DataStart+int64(9+k)*size+40)
+			expectParts(t, exitFailed, []string{"verify", dir}, fmt.Sprintf("entry %d", last+1))
+			r := doRepair(t, dir, "", last, append(entriesOf(1, 4, 1), entriesOf(5, 8, 2)...))
+			if r.Lost == nil || r.Lost.First != last+1 || r.Lost.Last != 8 || !r.Stale {
+				t.Errorf("closed before %t, record %d: lost %+v, stale %t", closed, k, r.Lost, r.Stale)
+			}
+		}
+
+		dir := inUse(t, closed, 9, entriesOf(5, 20, 2)...)
+		flipByte(t, dir, "00001.wal", entryfile.DataStart+19*size+40) // 15
+		r := doRepair(t, dir, "", 14, append(entriesOf(1, 4, 1), entriesOf(5, 20, 2)...))
+		if r.Lost == nil || r.Lost.First != 15 || r.Lost.Last != 20 {
+			t.Errorf("closed before %t: lost %+v", closed, r.Lost)
+		}
+
+		dir = inUse(t, closed, 10, entriesOf(8, 9, 2)...)
+		flipByte(t, dir, "00001.wal", entryfile.DataStart+9*size+40) // 10, which was replaced
+		if r := doRepair(t, dir, "", 9, append(entriesOf(1, 7, 1), entriesOf(8, 9, 2)...)); r.Lost != nil {
+			t.Errorf("closed before %t: lost %+v", closed, r.Lost)
+		}
+
+		dir = inUse(t, closed, 9, entriesOf(5, 8, 2)...)
+		flipByte(t, dir, "00001.wal", entryfile.DataStart+9*size+6) // the header of 5, so that nothing tells it
+		if r := repairedOf(t, exitFailed, dir, "--dry-run"); !r.Stale {
+			t.Errorf("closed before %t: %+v", closed, r)
 		}
 	}
 }

@@ -32,6 +32,12 @@ func (s *scan) useSlots() {
 	}
 }
 
+// slotsCount: the slots show the live entries, or are damaged. Those of a file that is in use, or
+// was when a process died, are of when the log was last closed, if of anything.
+func (s *scan) slotsCount() bool {
+	return s.header.Sealed || s.log.Meta != nil && s.log.meta.Clean
+}
+
 func (s *scan) inGap(at int64) bool {
 	return slices.ContainsFunc(s.gaps, func(g gap) bool { return g.from <= at && at < g.to })
 }
@@ -144,10 +150,10 @@ func (s *scan) lostIn(g gap) (first, last uint64) {
 			continue
 		}
 		slot, ok := entryfile.InspectSlot(s.mem, uint64(k), s.header.Salt)
-		if ok && slot.Index == i && (slot.Record < g.from || slot.Record >= g.to) || e.record == cleared {
-			continue
-		}
-		if !ok && !s.between(k, g) {
+		told := ok && slot.Index == i
+		in := told && g.from <= slot.Record && slot.Record < g.to
+		elsewhere := told && !in && s.slotsCount()
+		if e.record == cleared || elsewhere || !in && !s.between(k, g) {
 			continue
 		}
 		if first == 0 {
@@ -267,11 +273,10 @@ func (s *scan) digestType(i uint64) uint32 {
 	return 0
 }
 
-// checkSlots compares the slots with the records. Those of a file that is in use, or was when
-// a process died, need not show them.
+// checkSlots compares the slots with the records.
 func (s *scan) checkSlots() {
 	clean := s.log.Meta != nil && s.log.meta.Clean
-	if !s.header.Sealed && !clean {
+	if !s.slotsCount() {
 		return
 	}
 	from, bad := -1, 0

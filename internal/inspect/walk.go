@@ -414,8 +414,17 @@ func (s *scan) said() (rs []entryfile.Record) {
 // fillFromGaps adds the entries behind those of the list whose records were where a file that
 // is not sealed is damaged, as their slots say, or the records themselves.
 func (s *scan) fillFromGaps() {
-	s.fillFromSlots()
+	behind := int64(0) // what stands in front of a whole record was replaced by it, or is in the list
+	for _, r := range s.records {
+		if !r.Ends {
+			behind = r.Offset
+		}
+	}
+	s.fillFromSlots(behind)
 	for _, r := range s.said() {
+		if r.Offset < behind {
+			continue
+		}
 		if len(s.entries) == 0 && r.Offset == entryfile.DataStart {
 			s.first = r.Index
 		}
@@ -425,10 +434,11 @@ func (s *scan) fillFromGaps() {
 	}
 }
 
-func (s *scan) fillFromSlots() {
+// fillFromSlots does so as far as the slots tell, for records from an offset on.
+func (s *scan) fillFromSlots(behind int64) {
 	for k := uint64(len(s.entries)); k < entryfile.MaxSlots; k++ {
 		slot, ok := entryfile.InspectSlot(s.mem, k, s.header.Salt)
-		if !ok || !s.inGap(slot.Record) || k > 0 && slot.Index != s.first+k {
+		if !ok || slot.Record < behind || !s.inGap(slot.Record) || k > 0 && slot.Index != s.first+k {
 			return
 		}
 		if k == 0 {

@@ -15,6 +15,7 @@ type testimony struct {
 	header entryfile.Header
 	slots  []byte
 	behind int64 // offset of the last damage
+	clean  bool  // the log was closed: the slots of a file that is not sealed count, too
 }
 
 // testimonies returns the testimony of each file with damaged records, by name.
@@ -29,6 +30,7 @@ func (w *work) testimonies(l *inspect.Log) (map[string]*testimony, error) {
 			return nil, err
 		}
 		t.behind = max(t.behind, p.Offset)
+		t.clean = l.Meta != nil && l.Meta.Clean
 		if p.Kind == inspect.KindCut {
 			t.behind = math.MaxInt64
 		}
@@ -70,6 +72,9 @@ func (t *testimony) on(e inspect.Entry) (replaced, known bool) {
 			}
 		}
 		return term != e.Term, true // index and term tell an entry
+	}
+	if !t.header.Sealed && !t.clean {
+		return false, false
 	}
 	first := seal.First
 	if slot, ok := entryfile.InspectSlot(t.slots, 0, t.header.Salt); ok && !t.header.Sealed {
