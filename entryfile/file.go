@@ -80,7 +80,7 @@ type File struct {
 
 	punched atomic.Int64 // records that start below it may be gone, but for those of Seal.Others
 
-	buf        [page.Size]byte // for records, slots and headers on their way
+	buf        [page.Size]byte // for records and headers on their way
 	out        []byte          // records that are going to be written
 	ways       ways            // of writing to the data region
 	room       int64           // bytes that are collected there, at most

@@ -275,7 +275,7 @@ func Reuse(fsys vfs.FS, dir, spare string, spec Spec, dataBytes int64) (_ *File,
 	if size != f.header.Size {
 		return nil, fmt.Errorf("%s: %w: %d bytes instead of %d", name, ErrUnfit, size, f.header.Size)
 	}
-	if err := f.clean(writtenTo(f.file)); err != nil {
+	if err := f.clean(leftIn(f.file)); err != nil {
 		return nil, err
 	}
 	if f.synced {
@@ -298,27 +298,29 @@ func Reuse(fsys vfs.FS, dir, spare string, spec Spec, dataBytes int64) (_ *File,
 	return f, nil
 }
 
-// writtenTo returns up to where the data region of a spare file surely has blocks
-// that were written before.
-func writtenTo(file vfs.File) int64 {
-	pages, _, _ := readHeaders(file)
-	end := int64(DataStart)
-	for _, h := range pages {
-		if h.Sealed && h.Seal.Punched == DataStart {
-			end = max(end, h.Seal.End&^(page.Size-1))
-		} else if h.Sealed {
-			return DataStart
-		}
+// leftIn returns up to where the data region of a spare file surely has blocks that were
+// written before, and behind how many slots all are zero.
+func leftIn(file vfs.File) (written int64, slots uint64) {
+	pages, _, errs := readHeaders(file)
+	if errs[0] != nil || errs[1] != nil || !pages[0].Sealed && !pages[1].Sealed {
+		return DataStart, MaxSlots
 	}
-	return end
+	punched := false
+	for _, h := range pages {
+		written, slots = max(written, h.Seal.End&^(page.Size-1)), max(slots, h.Seal.Count)
+		punched = punched || h.Seal.Punched > DataStart
+	}
+	if punched {
+		written = DataStart
+	}
+	return max(written, DataStart), slots
 }
 
 // clean makes a spare file an empty one, of one header page. Its data region was written
-// up to the offset written. Its slots stay until the file is sealed or closed: their checksums
-// hold with the salt of then only.
-func (f *File) clean(written int64) error {
-	f.header.Reused = true
-	f.slots.unknown()
+// up to the offset written, and that many slots. Those stay until the file is sealed or closed:
+// their checksums hold with the salt of then only.
+func (f *File) clean(written int64, slots uint64) error {
+	f.header.Reused, f.slots = true, slotState{used: slots}
 	if err := f.file.Reserve(0, DataStart); err != nil {
 		return err
 	}

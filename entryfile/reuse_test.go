@@ -109,6 +109,38 @@ func TestSlotsOfACutFile(t *testing.T) {
 	}
 }
 
+// TestLeftIn: of a spare file no more is taken for granted than both header pages tell.
+func TestLeftIn(t *testing.T) {
+	f := prepare(t, entries(1, 301, 1)...)
+	must(t, f.Terminate())
+	must(t, f.Seal())
+	want := func(what string, written int64, slots uint64) {
+		t.Helper()
+		file, err := vfs.OS().Open(f.Path(), true)
+		must(t, err)
+		defer file.Close()
+		if w, s := leftIn(file); w != written || s != slots {
+			t.Errorf("%s: written up to %d, %d slots, want %d and %d", what, w, s, written, slots)
+		}
+	}
+	want("sealed", f.End()&^(page.Size-1), 300)
+	for _, at := range HeaderPages {
+		flip(t, f, at+100)
+		want("a damaged page", DataStart, MaxSlots)
+		flip(t, f, at+100)
+	}
+	_, err := f.Clear(recordAt(t, f, 100))
+	must(t, err)
+	want("cleared", DataStart, 300)
+	empty := prepare(t)
+	file, err := vfs.OS().Open(empty.Path(), true)
+	must(t, err)
+	defer file.Close()
+	if w, s := leftIn(file); w != DataStart || s != MaxSlots {
+		t.Errorf("never sealed: written up to %d, %d slots", w, s)
+	}
+}
+
 func sealed(t *testing.T, f *File, es []*raftpb.Entry) {
 	must(t, f.Terminate())
 	must(t, f.Seal())

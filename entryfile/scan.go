@@ -65,6 +65,12 @@ func (f *File) fetch(at, limit int64) (int64, error) {
 	return end, nil
 }
 
+// Prefetch has the system begin to read what Scan is going to look at first; of a sealed file
+// nothing.
+func (f *File) Prefetch() {
+	_, _ = f.fetch(DataStart, f.header.Size) // Scan meets the same error
+}
+
 // searchRest looks at what lies behind s.End, for a witness and for the last
 // byte that is not zero.
 func (f *File) searchRest(mem []byte, limit int64, s *Scan) error {
@@ -426,8 +432,21 @@ func (f *File) Recover(s Scan, from int64) error {
 		return err
 	}
 	f.durable.Store(s.End)
-	f.slots.unknown()
+	if err := f.findSlots(); err != nil {
+		return err
+	}
 	return f.Seal()
+}
+
+// findSlots finds out behind how many slots all are zero; none counts.
+func (f *File) findSlots() error {
+	if f.slots.unknown(); f.header.Reused {
+		return nil
+	}
+	return f.guard(func(mem []byte) error {
+		f.slots.used = uint64(roundUp(usedBytes(mem[:MaxSlots*SlotBytes]), SlotBytes) / SlotBytes)
+		return nil
+	})
 }
 
 // restore stores what the pages of [from, to) hold once more.
