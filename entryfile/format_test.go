@@ -190,3 +190,15 @@ func TestNames(t *testing.T) {
 		t.Errorf("1.wal is number %d, %t", n, ok)
 	}
 }
+
+// TestPlausibleLength: no payload is longer than an entry's may be, so that no sum of offsets
+// overflows, not even where an int has 32 bits.
+func TestPlausibleLength(t *testing.T) {
+	const at = 1 << 20
+	for payload, want := range map[uint32]bool{0: true, maxPayload: true, maxPayload + 1: false, 1 << 31: false, 1<<32 - 1: false} {
+		r := record{term: 1, index: 1, payload: payload}
+		if got := r.plausible(at, 1<<40); got != want {
+			t.Errorf("%d bytes: %t, want %t", payload, got, want)
+		}
+	}
+}

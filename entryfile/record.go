@@ -1,6 +1,7 @@
 package entryfile
 
 import (
+	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/internal/page"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -43,6 +44,8 @@ const (
 	knownFlags    = flagTypeUnset | flagDataEmpty | flagEnd
 
 	recordSumBytes = 4 // the checksum does not cover itself
+
+	maxPayload = MaxEntryBytes + encryption.TagBytes // so that no sum overflows where an int has 32 bits
 )
 
 // describe makes r, a zero record or one that described another entry, the header of the
@@ -97,7 +100,7 @@ func (r *record) decode(p []byte) {
 // hardly anything else: it spares most checksums.
 func (r *record) plausible(at, end int64) bool {
 	return r.index != 0 && r.term != 0 && r.zero == 0 && r.flags&^knownFlags == 0 &&
-		r.mark <= at && at+RecordBytes(int(r.payload)) <= end
+		r.mark <= at && r.payload <= maxPayload && at+RecordBytes(int(r.payload)) <= end
 }
 
 // bytes returns what the record takes in the data region.
