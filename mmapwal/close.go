@@ -36,7 +36,8 @@ func (d *DiskStorage) syncAll() error {
 // was closed cleanly, and gives the directory up. It waits for the calls that
 // are under way, and for the done functions of SaveAsync; later calls return
 // ErrClosed, but for Close, which returns nil. After ErrPoisoned it stores nothing,
-// and returns that error.
+// and returns that error. After any other error, ErrNoSpace among them, nothing that was
+// promised is lost, and the log is closed, but not cleanly: the next Open recovers it.
 func (d *DiskStorage) Close() error {
 	d.closing.Lock()
 	defer d.closing.Unlock()

@@ -90,7 +90,8 @@ func (s *syncer) enqueue(a async) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.queue = append(s.queue, a)
-	if err := a.err; err != nil {
+	if a.err != nil {
+		err := a.err // it is on the heap in here only
 		s.failing.CompareAndSwap(nil, &err)
 	}
 }
