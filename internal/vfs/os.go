@@ -254,10 +254,6 @@ var (
 )
 
 // WriteZeros keeps no second descriptor: a file that is only made ready needs none.
-// directPiece is how many zeros are written around the page cache at once, in bytes: so long
-// does what else is written wait for the disk.
-const directPiece = 256 << 10
-
 func (f *osFile) WriteZeros(off, n, piece int64) error {
 	write := f.WriteAt
 	if piece == Direct {
@@ -266,7 +262,7 @@ func (f *osFile) WriteZeros(off, n, piece int64) error {
 			defer d.Close()
 			if !f.direct.refused.Load() {
 				write = func(p []byte, off int64) (int, error) { return f.writeTo(d, p, off) }
-				piece = directPiece
+				piece = MaxZeros
 			}
 		}
 	}

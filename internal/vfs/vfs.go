@@ -27,8 +27,9 @@ var (
 	ErrFault = errors.New("page fault in mapped memory")
 )
 
-// MaxZeros is the size of the largest piece of File.WriteZeros, in bytes.
-const MaxZeros = 1 << 20
+// MaxZeros is the size of the largest piece of File.WriteZeros, in bytes: so long does what
+// else is written wait for the disk.
+const MaxZeros = 256 << 10
 
 // Direct as the size of the pieces of File.WriteZeros says to write around the page cache, as
 // WriteDirect does, or else page by page.
