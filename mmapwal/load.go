@@ -101,14 +101,26 @@ func (d *DiskStorage) openFiles(numbers []uint64) ([]loaded, error) {
 		if err := d.checkChain(l.file, k, numbers, files); err != nil {
 			return nil, err
 		}
-		if !l.file.Sealed() {
-			if err := d.read(&l, k == len(numbers)-1); err != nil {
-				return nil, err
-			}
-		}
 		files = append(files, l)
 	}
-	return files, nil
+	return files, d.readFiles(files)
+}
+
+// readFiles reads the files that are not sealed, and has the disk read one while the one in
+// front of it is looked at.
+func (d *DiskStorage) readFiles(files []loaded) error {
+	for k := range files {
+		if files[k].file.Sealed() {
+			continue
+		}
+		if k+1 < len(files) {
+			files[k+1].file.Prefetch()
+		}
+		if err := d.read(&files[k], k == len(files)-1); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkAge: a log that was closed cleanly has no file behind the one it ended in.
