@@ -119,24 +119,31 @@ func all(length, longer int, seed uint64) (histories [][]powercut.Op) {
 	return append(histories, powercut.AfterFailedSync(syncs)...)
 }
 
-// TestPowerCutFound tries the histories that a fault of the engine was found with
-// more thoroughly: the recovery of every image is cut at all its steps.
+// TestPowerCutFound tries the histories that a fault of the engine, or a mutation, was found
+// with more thoroughly: the recovery of every image is cut at all its steps.
 func TestPowerCutFound(t *testing.T) {
-	limits := powercut.Limits{PerCut: 1 << 8, Torn: 2, Depth: 1, PerStep: 16, Workers: runtime.GOMAXPROCS(0)}
-	if light() {
-		limits.PerCut, limits.Depth, limits.PerStep = 8, 16, 2
-	}
-	for _, ops := range []string{
+	for _, found := range []struct {
+		ops             string
+		noSync          bool
+		perCut, perStep int
+	}{
 		// A snapshot replaces one that has a file; the power goes when one page of
 		// wal.meta says so, and again when the recovery stores the first page.
-		"a,i,i",
+		{"a,i,i", false, 1 << 8, 16},
 		// The power tears the page of wal.meta that names the first snapshot file,
 		// and goes again when the recovery stores that page: what it stores brings
 		// the missing sector.
-		"x,r,a,i",
+		{"x,r,a,i", false, 1 << 8, 16},
+		// The power takes a record of a file behind which another begins, and goes again
+		// when the recovery has sealed that file.
+		{"a,i,o,r", true, 1 << 5, 4},
 	} {
-		t.Run(ops, func(t *testing.T) {
-			tryShort(t, &powercut.Config{Retain: 1}, limits, [][]powercut.Op{parse(t, ops)})
+		t.Run(found.ops, func(t *testing.T) {
+			limits := powercut.Limits{PerCut: found.perCut, Torn: 2, Depth: 1, PerStep: found.perStep, Workers: runtime.GOMAXPROCS(0)}
+			if light() {
+				limits.PerCut, limits.Depth, limits.PerStep = 8, 16, 2
+			}
+			tryShort(t, &powercut.Config{Retain: 1, NoSync: found.noSync}, limits, [][]powercut.Op{parse(t, found.ops)})
 		})
 	}
 }
