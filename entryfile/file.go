@@ -152,10 +152,9 @@ func Prepare(fsys vfs.FS, dir string, spec Spec, dataBytes int64) (_ *File, err 
 		return nil, err
 	}
 	if f.synced {
-		err = f.writeAhead(dataBytes)
-	}
-	if err != nil {
-		return nil, err
+		if err := f.writeAhead(dataBytes); err != nil {
+			return nil, err
+		}
 	}
 	if err := f.makeHeader(); err != nil {
 		return nil, err
