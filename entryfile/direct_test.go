@@ -420,3 +420,44 @@ func TestScanOfLongerFile(t *testing.T) {
 		t.Errorf("the records end at %d with entry %d, and %d bytes follow; want %d, 9 and 0", s.End, s.Index.Last(), s.Rest, end)
 	}
 }
+
+// TestSharedPages: records that share a sync are written with a call when they begin a page, or
+// leave it, and stored where some are that wait for the sync.
+func TestSharedPages(t *testing.T) {
+	var writes, stores int
+	f := synced(t, vfstest.New(vfs.OS(), func(op vfstest.Op, _ string) error {
+		switch op {
+		case vfstest.OpWrite:
+			writes++
+		case vfstest.OpStore:
+			stores++
+		}
+		return nil
+	}), 4<<20)
+	var es []*raftpb.Entry
+	add := func(wantWrites, wantStores int) {
+		t.Helper()
+		writes, stores = 0, 0
+		e := plain(uint64(len(es)+1), uint64(len(es)+2), 1000-RecordHeaderBytes)
+		put(t, f, e, 0)
+		if es = append(es, e...); writes != wantWrites || stores != wantStores {
+			t.Errorf("entry %d: %d writes and %d stores, want %d and %d", len(es), writes, stores, wantWrites, wantStores)
+		}
+	}
+	add(1, 0) // begins a page
+	add(0, 1)
+	add(0, 1)
+	add(0, 1)
+	add(1, 0) // leaves it
+	add(0, 1)
+	must(t, f.Sync())
+	add(1, 0) // nothing waits there
+	add(0, 1)
+	must(t, f.Sync())
+	wantEntries(t, f, es)
+	g := reopen(t, f)
+	s, err := g.Scan()
+	must(t, err)
+	g.Resume(s)
+	wantEntries(t, g, es)
+}

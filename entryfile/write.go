@@ -180,19 +180,30 @@ func (f *File) finish(end int64) error {
 // dirties a whole folio of the page cache. Or it goes around the cache, if it is much: that
 // takes no copies, and no pages. What is not synced is stored, without a system call.
 func (f *File) write(p []byte, at int64) error {
-	switch {
-	case len(p) == 0:
+	if len(p) == 0 {
 		return nil
-	case !f.synced:
+	}
+	if !f.synced {
 		return f.store(at, p)
 	}
 	direct := f.direct.Load()
 	f.ways.begin(direct)
 	defer f.ways.end()
-	if direct {
+	switch {
+	case direct:
 		return f.file.WriteDirect(p, at)
+	case f.inDirtyPage(at, at+int64(len(p))):
+		return f.store(at, p)
 	}
 	return f.writeAt(p, at)
+}
+
+// inDirtyPage reports whether [from, to), which follows the records, lies in a page in which
+// some of them wait for a sync, as where many Saves share one: then a store takes a fault for
+// the first of them at most, and dirties what is dirty.
+func (f *File) inDirtyPage(from, to int64) bool {
+	first := from &^ (page.Size - 1)
+	return from > max(first, f.durable.Load()) && to <= first+page.Size
 }
 
 // writeAt writes p, and has the disk start on it if it is much. Pages are started on only
