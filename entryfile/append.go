@@ -103,13 +103,16 @@ func (f *File) reserve(to int64) error {
 }
 
 // growTo makes blocks up to the offset to, and some more if there is room; growing is held,
-// or nobody else knows the file.
+// or nobody else knows the file. In a new file those in front of the data are made with the
+// first of the data, so that they are likely to lie together: where a file has few extents,
+// less of the file system's own is written when the disk gets records for the first time.
 func (f *File) growTo(to int64) error {
 	from := f.reserved.Load()
 	if to <= from {
 		return nil
 	}
-	step := min(max(to, from+dataStep, from+4*(to-from)), f.header.Size)
+	data := max(from, DataStart)
+	step := min(max(to, data+dataStep, data+4*(to-data)), f.header.Size)
 	err := f.file.Reserve(from, step-from)
 	if step > to && isFull(err) {
 		step = to

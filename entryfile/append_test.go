@@ -273,7 +273,7 @@ func TestReserveFails(t *testing.T) {
 // TestReserveLess: when the usual step does not fit, what is needed may.
 func TestReserveLess(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EIO} {
-		fsys := vfstest.New(vfs.OS(), vfstest.FailNth(2, errno, vfstest.OpReserve)) // the first is for the slots
+		fsys := vfstest.New(vfs.OS(), vfstest.FailNth(1, errno, vfstest.OpReserve))
 		f, err := Prepare(fsys, t.TempDir(), spec(4<<20), 100)
 		if errno == syscall.EIO {
 			wantErr(t, err, errno)
@@ -293,7 +293,7 @@ func TestReserveEnd(t *testing.T) {
 	for _, synced := range []bool{true, false} {
 		s := spec(4 << 20)
 		s.Synced = synced
-		fsys := vfstest.New(vfs.OS(), vfstest.FailNth(2, syscall.ENOSPC, vfstest.OpReserve)) // the first is for the slots
+		fsys := vfstest.New(vfs.OS(), vfstest.FailNth(1, syscall.ENOSPC, vfstest.OpReserve))
 		f, err := Prepare(fsys, t.TempDir(), s, page.Size)
 		must(t, err)
 		if want := int64(DataStart + 2*page.Size); f.reserved.Load() != want {

@@ -110,7 +110,6 @@ func newFile(fsys vfs.FS, dir string, spec *Spec) (f *File, err error) {
 		page: headerPage1, restored: true,
 	}
 	f.end.Store(DataStart)
-	f.reserved.Store(DataStart)
 	f.ready.Store(DataStart)
 	f.taken.Store(DataStart)
 	if spec.PrevSealed || spec.Prev == 0 {
@@ -145,7 +144,7 @@ func Prepare(fsys vfs.FS, dir string, spec Spec, dataBytes int64) (_ *File, err 
 	if err := f.file.Truncate(f.header.Size); err != nil {
 		return nil, err
 	}
-	if err := f.file.Reserve(0, DataStart); err != nil {
+	if err := f.growTo(f.firstEnd(dataBytes)); err != nil {
 		return nil, err
 	}
 	if _, err := f.memory(); err != nil {
@@ -186,9 +185,15 @@ func (f *File) readyFirst(dataBytes int64) error {
 // firstStep returns up to where a new file is made ready.
 func (f *File) firstStep() int64 { return min(f.reserved.Load(), DataStart+dataStep) }
 
-// writeAhead makes room for dataBytes of records in a new file, and its begin ready.
+// firstEnd returns up to where a new file needs blocks for dataBytes of records, and the one
+// that ends it.
+func (f *File) firstEnd(dataBytes int64) int64 {
+	return min(roundUp(DataStart+max(dataBytes, 1)+RecordBytes(f.secret.overhead()), page.Size), f.header.Size)
+}
+
+// writeAhead gives dataBytes of records in a new file to the writer, and makes its begin ready.
 func (f *File) writeAhead(dataBytes int64) error {
-	if err := f.reserve(DataStart + max(dataBytes, 1) + RecordBytes(f.secret.overhead())); err != nil {
+	if err := f.reserve(f.firstEnd(dataBytes)); err != nil {
 		return err
 	}
 	ready := f.firstStep()
