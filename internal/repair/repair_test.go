@@ -174,7 +174,7 @@ func TestStopped(t *testing.T) {
 			n := 1
 			for ; stoppedAt(t, content, hook(n)); n += step {
 			}
-			if t.Logf("the last of %d", n); n < 25 {
+			if t.Logf("the last of %d", n); n < 20 {
 				t.Error("it has more operations than that")
 			}
 		})
