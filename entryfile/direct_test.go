@@ -313,15 +313,22 @@ func TestOneWayAtATime(t *testing.T) {
 			}
 		}
 	}()
+	sizes := []int{100, 100, 40_000}
 	for lo := uint64(1); lo < 200; lo++ {
-		put(t, f, plain(lo, lo+1, []int{100, 40_000}[lo%2]), testDirect)
-		must(t, f.Sync())
+		put(t, f, plain(lo, lo+1, sizes[lo%3]), testDirect)
+		if lo%3 != 0 { // the next one shares the sync, and the page
+			must(t, f.Sync())
+		}
+		if lo%3 == 2 { // the background goes around the cache, too
+			must(t, f.SyncSlots())
+		}
 	}
+	must(t, f.Sync())
 	close(stop)
 	must(t, <-done)
 	wantEntries(t, f, slices.Collect(func(yield func(*raftpb.Entry) bool) {
 		for i := uint64(1); i < 200; i++ {
-			yield(plain(i, i+1, []int{100, 40_000}[i%2])[0])
+			yield(plain(i, i+1, sizes[i%3])[0])
 		}
 	}))
 	if o.through.Load() == 0 || o.around.Load() == 0 {
@@ -348,7 +355,7 @@ func (o *oneWay) Create(name string) (vfs.File, error) {
 }
 
 func (o *oneWay) write(direct bool, off int64, write func() error) error {
-	if off < DataStart {
+	if off >= headerPage0 && off < DataStart { // while nobody else knows the file, or writes to it
 		return write()
 	}
 	way, other, count := &o.now[0], &o.now[1], &o.through
@@ -374,6 +381,20 @@ func (f *oneWayFile) WriteAt(p []byte, off int64) (n int, err error) {
 
 func (f *oneWayFile) WriteDirect(p []byte, off int64) error {
 	return f.o.write(true, off, func() error { return f.File.WriteDirect(p, off) })
+}
+
+type oneWayMapping struct {
+	vfs.Mapping
+	o *oneWay
+}
+
+func (f *oneWayFile) Map(size int64) (vfs.Mapping, error) {
+	m, err := f.File.Map(size)
+	return &oneWayMapping{m, f.o}, err
+}
+
+func (m *oneWayMapping) Store(off int64, p []byte) error {
+	return m.o.write(false, off, func() error { return m.Mapping.Store(off, p) })
 }
 
 func (f *oneWayFile) WriteZeros(off, n, piece int64) error {
@@ -460,4 +481,41 @@ func TestSharedPages(t *testing.T) {
 	must(t, err)
 	g.Resume(s)
 	wantEntries(t, g, es)
+}
+
+// reservations is a file system that notes what new files have blocks made for.
+type reservations struct {
+	vfs.FS
+	extents []Extent
+}
+
+type reservedFile struct {
+	vfs.File
+	r *reservations
+}
+
+func (r *reservations) Create(name string) (vfs.File, error) {
+	f, err := r.FS.Create(name)
+	return &reservedFile{f, r}, err
+}
+
+func (f *reservedFile) Reserve(off, n int64) error {
+	f.r.extents = append(f.r.extents, Extent{off, off + n})
+	return f.File.Reserve(off, n)
+}
+
+// TestNewFileHasBlocks: slots are written when there may be no room any more, so a new file has
+// blocks for all of them, and together with the first of the data.
+func TestNewFileHasBlocks(t *testing.T) {
+	for _, synced := range []bool{true, false} {
+		r := &reservations{FS: vfs.OS()}
+		s := spec(4 << 20)
+		s.Synced = synced
+		f, err := Prepare(r, t.TempDir(), s, 0)
+		must(t, err)
+		f.Discard()
+		if want := []Extent{{0, DataStart + dataStep}}; !slices.Equal(r.extents, want) {
+			t.Errorf("synced %t: blocks for %v, want %v", synced, r.extents, want)
+		}
+	}
 }

@@ -99,6 +99,17 @@ func TestSlotsFollow(t *testing.T) {
 	}
 }
 
+// TestSlotsAreSynced: all of them, in pieces.
+func TestSlotsAreSynced(t *testing.T) {
+	fsys := vfstest.New(vfs.OS(), nil)
+	f := prepareOn(t, fsys, t.TempDir(), entries(1, 20_001, 1)...)
+	before := fsys.Count(vfstest.OpMsync)
+	must(t, f.SyncSlots())
+	if got, want := fsys.Count(vfstest.OpMsync)-before, (20_000*SlotBytes+slotPiece-1)/slotPiece; int64(got) != int64(want) {
+		t.Errorf("%d syncs, want %d", got, want)
+	}
+}
+
 // TestSlotsOfACutFile: a file that somebody has cut short is not made longer.
 func TestSlotsOfACutFile(t *testing.T) {
 	f := prepare(t, entries(1, 2000, 1)...)

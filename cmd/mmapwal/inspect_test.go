@@ -523,31 +523,42 @@ func write(wal *mmapwal.DiskStorage, stop *atomic.Bool) error {
 	return nil
 }
 
+// following starts dump --follow, and returns what it prints, and what interrupts it, which has
+// to end it well.
+func following(t *testing.T, dir, from string) (ctx context.Context, out, errs *safeBuffer, end func()) {
+	t.Helper()
+	ctx, stop := context.WithTimeout(context.Background(), 30*time.Second)
+	t.Cleanup(stop)
+	out, errs = new(safeBuffer), new(safeBuffer)
+	cmd := command(t, "dump", dir, "--follow", "--from", from)
+	cmd.Stdout, cmd.Stderr = out, errs
+	must(t, cmd.Start())
+	return ctx, out, errs, func() {
+		t.Helper()
+		must(t, cmd.Process.Signal(syscall.SIGINT))
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%v: %s", err, errs.String())
+		}
+	}
+}
+
 // TestFollow: new entries are printed as they arrive, replaced ones again, and an
 // interrupt ends it well.
 func TestFollow(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "live")
 	wal := smallLog(t, dir, nil)
-	ctx, stop := context.WithTimeout(context.Background(), 30*time.Second)
-	defer stop()
-	cmd := command(t, "dump", dir, "--follow", "--from", "19")
-	var out, errs safeBuffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	must(t, cmd.Start())
-	waitFor(ctx, t, &out, "20\t3\tnormal")
+	ctx, out, errs, end := following(t, dir, "19")
+	waitFor(ctx, t, out, "20\t3\tnormal")
 	save(t, wal, 3, entriesOf(21, 22, 3)...)
-	waitFor(ctx, t, &out, "22\t3\tnormal")
+	waitFor(ctx, t, out, "22\t3\tnormal")
 	save(t, wal, 4, entriesOf(22, 23, 4)...)
-	waitFor(ctx, t, &out, "23\t4\tnormal")
+	waitFor(ctx, t, out, "23\t4\tnormal")
 	time.Sleep(3 * followEvery) // it has seen all, and wal.meta does not change with what follows
 	must(t, wal.Save(nil, entriesOf(24, 24, 4), nil))
-	waitFor(ctx, t, &out, "24\t4\tnormal")
+	waitFor(ctx, t, out, "24\t4\tnormal")
 	must(t, wal.Save(nil, entriesOf(25, 25, 4), nil))
-	waitFor(ctx, t, &out, "25\t4\tnormal")
-	must(t, cmd.Process.Signal(syscall.SIGINT))
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("%v: %s", err, errs.String())
-	}
+	waitFor(ctx, t, out, "25\t4\tnormal")
+	end()
 	if !strings.Contains(out.String(), "22\t4\tnormal") || !strings.Contains(errs.String(), "from 22 on were replaced") || strings.Count(out.String(), "21\t3") != 1 {
 		t.Errorf("printed:\n%s%s", out.String(), errs.String())
 	}
@@ -567,24 +578,16 @@ func TestFollowHalf(t *testing.T) {
 	content, err := os.ReadFile(filepath.Join(live, "00001.wal"))
 	must(t, err)
 	must(t, wal.Close())
-	ctx, stop := context.WithTimeout(context.Background(), 30*time.Second)
-	defer stop()
-	cmd := command(t, "dump", dir, "--follow", "--from", "8")
-	var out, errs safeBuffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	must(t, cmd.Start())
-	waitFor(ctx, t, &out, "9\t1\tnormal")
+	ctx, out, _, end := following(t, dir, "8")
+	waitFor(ctx, t, out, "9\t1\tnormal")
 	const at, half = entryfile.DataStart + 9*56, 32 // the header is there, and the payload is not yet
 	edit(t, dir, "00001.wal", at+half, bytes.Repeat([]byte{1}, 8192)...)
 	edit(t, dir, "00001.wal", at, content[at:at+half]...)
 	time.Sleep(3 * followEvery)
 	edit(t, dir, "00001.wal", at+half, content[at+half:at+16384]...)
-	waitFor(ctx, t, &out, "10\t1\tnormal")
-	waitFor(ctx, t, &out, "12\t1\tnormal")
-	must(t, cmd.Process.Signal(syscall.SIGINT))
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("%v: %s", err, errs.String())
-	}
+	waitFor(ctx, t, out, "10\t1\tnormal")
+	waitFor(ctx, t, out, "12\t1\tnormal")
+	end()
 }
 
 func TestMap(t *testing.T) {
