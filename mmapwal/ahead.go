@@ -260,8 +260,9 @@ func (d *DiskStorage) reuse(spec entryfile.Spec, bytes int64) (*entryfile.File, 
 	}
 }
 
-// retire hands a file that takes no more records over to be sealed. It waits for a seal
-// if too much is not sealed yet.
+// retire hands a file that takes no more records over to be sealed: by the sync that makes
+// its last ones durable, or later if there is none. It waits for a seal if too much is not
+// sealed yet.
 func (d *DiskStorage) retire(f *entryfile.File) error {
 	f.Pin()
 	d.count.ended(f.Number())
@@ -277,7 +278,7 @@ func (d *DiskStorage) retire(f *entryfile.File) error {
 		return err
 	case d.opts.Sync.mode == noSync && !tooMuch(2*files, 2*bytes):
 		d.host.After(sealDelay, d.sealLate)
-	default:
+	case d.opts.Sync.mode == noSync:
 		a.sealer.Wake()
 	}
 	return nil
@@ -365,24 +366,15 @@ func (d *DiskStorage) forget(f *entryfile.File) {
 	}
 }
 
-// syncData makes the entries durable that were stored before it began: the files in
-// their order, since a record that is durable vouches for all earlier files.
-func (d *DiskStorage) syncData() error {
-	s := d.count.beginSync()
-	if err := d.syncRetired(); err != nil {
-		return err
-	}
-	if d.tail != nil {
-		if err := d.tail.Sync(); err != nil {
-			return err
-		}
-	}
-	d.endSync(s)
-	return nil
-}
+// syncData makes the entries durable that were stored before it began.
+func (d *DiskStorage) syncData() error { return d.syncFiles(d.count.beginSync(), d.tail) }
 
-func (d *DiskStorage) syncRetired() error {
-	for _, f := range d.unsealed() {
+// syncFiles syncs the files that take no more records, and then the tail (nil: none): in
+// their order, since a record that is durable vouches for all earlier files. Those are
+// sealed after that only: a Save would wait for what the sealer does first.
+func (d *DiskStorage) syncFiles(s syncing, tail *entryfile.File) error {
+	retired := d.unsealed()
+	for _, f := range retired {
 		if !f.Pin() {
 			continue // sealed and dead by now
 		}
@@ -391,6 +383,15 @@ func (d *DiskStorage) syncRetired() error {
 		if err != nil {
 			return err
 		}
+	}
+	if tail != nil {
+		if err := tail.Sync(); err != nil {
+			return err
+		}
+	}
+	d.endSync(s)
+	if len(retired) > 0 && d.opts.Sync.mode != noSync {
+		d.ahead.sealer.Wake()
 	}
 	return nil
 }

@@ -167,19 +167,11 @@ func (d *DiskStorage) syncShared() error {
 	tail := d.view.tail
 	pinned := tail != nil && tail.Pin()
 	d.mu.RUnlock()
-	if pinned {
-		defer func() { _ = tail.Release() }()
+	if !pinned {
+		return d.syncFiles(s, nil)
 	}
-	if err := d.syncRetired(); err != nil {
-		return err
-	}
-	if pinned {
-		if err := tail.Sync(); err != nil {
-			return err
-		}
-	}
-	d.endSync(s)
-	return nil
+	defer func() { _ = tail.Release() }()
+	return d.syncFiles(s, tail)
 }
 
 // finish stores the newest hard state of the Saves up to that ticket, whose entries
