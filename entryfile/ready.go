@@ -298,8 +298,8 @@ func Reuse(fsys vfs.FS, dir, spare string, spec Spec, dataBytes int64) (_ *File,
 	return f, nil
 }
 
-// leftIn returns up to where the data region of a spare file surely has blocks that were
-// written before, and behind how many slots all are zero.
+// leftIn returns up to where the data region of a spare file has blocks that were written
+// before, whole pages, and behind how many slots all are zero.
 func leftIn(file vfs.File) (written int64, slots uint64) {
 	pages, _, errs := readHeaders(file)
 	if errs[0] != nil || errs[1] != nil || !pages[0].Sealed && !pages[1].Sealed {
@@ -307,7 +307,7 @@ func leftIn(file vfs.File) (written int64, slots uint64) {
 	}
 	punched := false
 	for _, h := range pages {
-		written, slots = max(written, h.Seal.End&^(page.Size-1)), max(slots, h.Seal.Count)
+		written, slots = max(written, roundUp(h.Seal.End, page.Size)), max(slots, h.Seal.Count)
 		punched = punched || h.Seal.Punched > DataStart
 	}
 	if punched {
@@ -321,7 +321,7 @@ func leftIn(file vfs.File) (written int64, slots uint64) {
 // their checksums hold with the salt of then only.
 func (f *File) clean(written int64, slots uint64) error {
 	f.header.Reused, f.slots = true, slotState{used: slots}
-	if err := f.file.Reserve(0, DataStart); err != nil {
+	if err := f.file.Reserve(0, written); err != nil { // none may be missing
 		return err
 	}
 	f.reserved.Store(written)

@@ -134,7 +134,7 @@ func TestLeftIn(t *testing.T) {
 			t.Errorf("%s: written up to %d, %d slots, want %d and %d", what, w, s, written, slots)
 		}
 	}
-	want("sealed", f.End()&^(page.Size-1), 300)
+	want("sealed", roundUp(f.End(), page.Size), 300)
 	for _, at := range HeaderPages {
 		flip(t, f, at+100)
 		want("a damaged page", DataStart, MaxSlots)

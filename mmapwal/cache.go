@@ -41,11 +41,17 @@ func (c *cache) add(es []*raftpb.Entry) {
 
 // shrink drops the oldest entries, down to half of what is allowed, and the memory
 // that holds them. What it leaves has room for as many again, and for another add of so
-// many.
+// many. It looks at those that it keeps only: of the others the processor has forgotten
+// where they are.
 func (c *cache) shrink(added int) {
-	k := 0
-	for ; k < len(c.entries) && c.bytes > c.limit/2; k++ {
-		c.bytes -= cachedBytes(c.entries[k])
+	k := len(c.entries)
+	c.bytes = 0
+	for ; k > 0; k-- {
+		n := cachedBytes(c.entries[k-1])
+		if c.bytes+n > c.limit/2 {
+			break
+		}
+		c.bytes += n
 	}
 	c.keep(c.entries[k:], added)
 }
