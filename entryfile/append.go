@@ -204,6 +204,9 @@ func (f *File) Terminate() error {
 	return nil
 }
 
+// Direct reports whether the last Append went around the page cache.
+func (f *File) Direct() bool { return f.direct.Load() }
+
 // Unsynced returns how many bytes of records were not synced yet.
 func (f *File) Unsynced() int64 { return f.end.Load() - max(f.durable.Load(), DataStart) }
 

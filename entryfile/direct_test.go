@@ -425,6 +425,59 @@ func TestNoWayAround(t *testing.T) {
 	wantEntries(t, f, plain(1, 10, 10_000))
 }
 
+// asked is a file system that counts who asks for a way around the page cache.
+type asked struct {
+	vfs.FS
+	times *int
+}
+
+type askedFile struct {
+	vfs.File
+	times *int
+}
+
+func (f asked) Create(name string) (vfs.File, error) {
+	file, err := f.FS.Create(name)
+	return askedFile{file, f.times}, err
+}
+
+func (f asked) Open(name string, readOnly bool) (vfs.File, error) {
+	file, err := f.FS.Open(name, readOnly)
+	return askedFile{file, f.times}, err
+}
+
+func (f askedFile) CanDirect() bool {
+	*f.times++
+	return f.File.CanDirect()
+}
+
+// TestWayOpenedAhead: the way around the page cache is opened when a file is made that is
+// likely to take it, and for no other.
+func TestWayOpenedAhead(t *testing.T) {
+	for _, direct := range []bool{false, true} {
+		times, want := 0, 0
+		if direct {
+			want = 1
+		}
+		s, fsys, dir := spec(4<<20), asked{vfs.OS(), &times}, t.TempDir()
+		s.Synced, s.Direct = true, direct
+		f, err := Prepare(fsys, dir, s, 0)
+		must(t, err)
+		if times != want {
+			t.Errorf("direct: %t: asked for %d times by Prepare, want %d", direct, times, want)
+		}
+		must(t, f.Publish())
+		must(t, f.Unpublish())
+		times = 0
+		f, err = Reuse(fsys, dir, SpareName(f.Number()), s, 0)
+		must(t, err)
+		if times != want {
+			t.Errorf("direct: %t: asked for %d times by Reuse, want %d", direct, times, want)
+		}
+		must(t, f.Release())
+	}
+}
+
 // TestScanOfLongerFile: what somebody has added to a file, behind a hole, is not looked at.
 func TestScanOfLongerFile(t *testing.T) {
 	f := prepare(t, entries(1, 10, 1)...)

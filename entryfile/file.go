@@ -36,6 +36,7 @@ type Spec struct {
 	PrevSealed   bool   // that one will be sealed before Publish
 	DataBytes    int64  // capacity for records, the one that ends the file included
 	Synced       bool   // each append is going to be synced
+	Direct       bool   // records are likely to go around the page cache
 
 	Keys   *encryption.DirectoryKey // nil: not encrypted
 	Random io.Reader                // for the data key
@@ -141,6 +142,9 @@ func Prepare(fsys vfs.FS, dir string, spec Spec, dataBytes int64) (_ *File, err 
 			f.Discard()
 		}
 	}()
+	if spec.Direct {
+		f.file.CanDirect() // which opens that way here, where no Save waits
+	}
 	if err := f.file.Truncate(f.header.Size); err != nil {
 		return nil, err
 	}

@@ -268,6 +268,9 @@ func Reuse(fsys vfs.FS, dir, spare string, spec Spec, dataBytes int64) (_ *File,
 			_ = f.Release()
 		}
 	}()
+	if spec.Direct {
+		f.file.CanDirect() // as Prepare does
+	}
 	size, err := f.file.Size()
 	if err != nil {
 		return nil, err

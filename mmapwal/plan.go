@@ -123,6 +123,7 @@ func (d *DiskStorage) nextSpec(number uint64, before *entryfile.File) (entryfile
 	}
 	if before != nil {
 		spec.Prev, spec.PrevSalt, spec.PrevSealed = before.Number(), before.Salt(), before.Sealed()
+		spec.Direct = before.Direct()
 	}
 	return spec, err
 }
