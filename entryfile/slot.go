@@ -72,24 +72,36 @@ func (s *slotState) truncated(n uint64) { s.right = min(s.right, n) }
 // show reports whether the slots show an index of n entries.
 func (s *slotState) show(n uint64) bool { return s.right == n && s.used <= n }
 
+// slotBuffer is how many bytes of slots are encoded at once.
+const slotBuffer = 64 << 10
+
 // writeSlots writes the slots that do not show the index, and zeros behind them, to file,
 // which is f, open.
 func (f *File) writeSlots(file vfs.File) error {
 	if err := f.checkLength(file); err != nil {
 		return err
 	}
-	const perPage = page.Size / SlotBytes
 	live := f.index.Len()
-	from, to := f.slots.right/perPage*perPage, max(live, f.slots.used)
-	p := make([]byte, roundUp(int64(to-from)*SlotBytes, page.Size))
-	for n := from; n < live; n++ {
-		f.index.slot(f.index.First()+n).encode(p[(n-from)*SlotBytes:], f.header.Salt)
-	}
+	at := int64(f.slots.right) * SlotBytes &^ (page.Size - 1)
+	end := roundUp(int64(max(live, f.slots.used))*SlotBytes, page.Size)
 	f.ways.begin(false)
 	defer f.ways.end()
-	if _, err := file.WriteAt(p, int64(from)*SlotBytes); err != nil {
-		return err
+	for p := make([]byte, min(slotBuffer, end-at)); at < end; at += int64(len(p)) {
+		p = p[:min(int64(len(p)), end-at)]
+		f.encodeSlots(p, uint64(at)/SlotBytes, live)
+		if _, err := file.WriteAt(p, at); err != nil {
+			return err
+		}
 	}
 	f.slots = slotState{right: live, used: live}
 	return nil
+}
+
+// encodeSlots fills p with the slots from the n-th on, of an index of so many entries.
+func (f *File) encodeSlots(p []byte, n, live uint64) {
+	for ; len(p) > 0 && n < live; n++ {
+		f.index.slot(f.index.First()+n).encode(p, f.header.Salt)
+		p = p[SlotBytes:]
+	}
+	clear(p)
 }

@@ -373,16 +373,9 @@ func (d *DiskStorage) syncData() error { return d.syncFiles(d.count.beginSync(),
 // their order, since a record that is durable vouches for all earlier files. Those are
 // sealed after that only: a Save would wait for what the sealer does first.
 func (d *DiskStorage) syncFiles(s syncing, tail *entryfile.File) error {
-	retired := d.unsealed()
-	for _, f := range retired {
-		if !f.Pin() {
-			continue // sealed and dead by now
-		}
-		err := f.Sync()
-		_ = f.Release()
-		if err != nil {
-			return err
-		}
+	some, err := d.syncRetired()
+	if err != nil {
+		return err
 	}
 	if tail != nil {
 		if err := tail.Sync(); err != nil {
@@ -390,10 +383,26 @@ func (d *DiskStorage) syncFiles(s syncing, tail *entryfile.File) error {
 		}
 	}
 	d.endSync(s)
-	if len(retired) > 0 && d.opts.Sync.mode != noSync {
+	if some && d.opts.Sync.mode != noSync {
 		d.ahead.sealer.Wake()
 	}
 	return nil
+}
+
+// syncRetired syncs the files that take no more records; some is false if there is none.
+func (d *DiskStorage) syncRetired() (some bool, err error) {
+	files := d.unsealed()
+	for _, f := range files {
+		if !f.Pin() {
+			continue // sealed and dead by now
+		}
+		err := f.Sync()
+		_ = f.Release()
+		if err != nil {
+			return true, err
+		}
+	}
+	return len(files) > 0, nil
 }
 
 // durable returns how far the entries were synced.

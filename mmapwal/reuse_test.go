@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/seed-2fef92ad/raftwal/internal/oracle"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
@@ -188,6 +189,42 @@ func TestBacklogOfSeals(t *testing.T) {
 			t.Fatalf("after %d files %d wait, want %d", i, n, want)
 		}
 	}
+}
+
+// TestSealedWhenSynced: a file that is full is sealed once its entries are durable, not
+// before: a Save would wait for that.
+func TestSealedWhenSynced(t *testing.T) {
+	open := func(policy mmapwal.SyncPolicy) *mmapwal.DiskStorage {
+		o := testLogOptions()
+		o.FileDataSize, o.Sync = 1<<20, policy
+		d, err := mmapwal.OpenOn(testHost(simdisk.New(), func(f func()) { f() }), "/log", o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { testLogClose(t, d) })
+		return d
+	}
+	save := func(d *mmapwal.DiskStorage, i uint64) { testLogSave(t, d, nil, testLogEntries(i, i, 1, 600_000)) } // each takes a file
+	want := func(d *mmapwal.DiskStorage, what string, unsealed int) {
+		t.Helper()
+		if n := d.Unsealed(); n != unsealed {
+			t.Errorf("%s: %d files are full and not sealed, want %d", what, n, unsealed)
+		}
+	}
+	d := open(mmapwal.HardSync)
+	for i := uint64(1); i <= 3; i++ {
+		save(d, i)
+		want(d, "Save under HardSync", 0)
+	}
+	d.SaveAsync(nil, testLogEntries(4, 4, 1, 600_000), nil, nil)
+	want(d, "SaveAsync", 0)
+	d = open(mmapwal.BatchSync(8, time.Hour))
+	for i := uint64(1); i <= 4; i++ {
+		save(d, i)
+		want(d, "Save under BatchSync", int(i)-1)
+	}
+	save(d, 5)
+	want(d, "a sync under BatchSync", 0)
 }
 
 // TestTooMuch: the backlog of seals is bounded in files and in bytes, but two files may
