@@ -96,10 +96,10 @@ func (d *DiskStorage) settle() error {
 	if err := d.begin(); err != nil {
 		return err
 	}
-	if err := d.syncData(); err != nil {
+	if err := d.sealAll(); err != nil {
 		return err
 	}
-	if err := d.sealAll(); err != nil {
+	if err := d.syncData(); err != nil { // has nothing sealed in the background by now
 		return err
 	}
 	if err := d.unmakeNext(); err != nil {
