@@ -118,7 +118,7 @@ func (d *DiskStorage) Stats() Stats {
 	}
 	d.count.fill(&s)
 	s.UnsyncedBytes = uint64(d.unsyncedBytes())
-	s.PendingSaves, s.PreparedFiles = d.syncer.queued(), d.ahead.prepared()
+	s.PendingSaves, s.PreparedFiles = int(d.syncer.undone.Load()), d.ahead.prepared()
 	d.fillFiles(&s, &v)
 	if d.remover != nil {
 		removals := d.remover.Stats()

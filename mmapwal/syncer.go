@@ -23,7 +23,8 @@ type syncer struct {
 	last    atomic.Uint64 // ticket of the Save that was stored last
 	durable uint64        // ticket up to which Saves are durable, hard states included
 	hards   []staged      // hard states that are not stored yet, rising
-	queue   []async       // in the order of their Saves
+	queue   []async       // in the order of their Saves; its memory is used again
+	undone  atomic.Int64  // done functions that have not returned
 
 	failing atomic.Pointer[error] // what a SaveAsync of the queue failed with; those behind it do, too
 
@@ -90,6 +91,7 @@ func (s *syncer) enqueue(a async) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.queue = append(s.queue, a)
+	s.undone.Add(1)
 	if a.err != nil {
 		err := a.err // it is on the heap in here only
 		s.failing.CompareAndSwap(nil, &err)
@@ -229,36 +231,59 @@ func (d *DiskStorage) syncWanted() (ticket uint64, wanted bool) {
 	return s.last.Load(), wanted
 }
 
-// deliver calls the first done function of the queue, if its Save is durable under the
-// sync policy, or failed. It reports whether it was.
+// deliver calls the done functions at the head of the queue whose Saves are durable under
+// the sync policy, or failed. It reports whether there were any.
 func (d *DiskStorage) deliver() bool {
 	s := &d.syncer
-	poisoned := d.poisoned()
-	s.mu.Lock()
-	if len(s.queue) == 0 {
-		s.mu.Unlock()
-		return false
+	ended := s.ended(d.poisoned(), d.opts.Sync.mode == hardSync)
+	for _, a := range ended {
+		d.count.saved(a.call, a.err)
+		a.done(a.err)
+		s.undone.Add(-1)
 	}
-	a := s.queue[0]
-	durable := a.ticket <= s.durable || d.opts.Sync.mode != hardSync
-	if a.err == nil && !durable {
+	s.dequeue(len(ended))
+	return len(ended) > 0
+}
+
+// ended returns the Saves at the head of the queue that are durable, or failed, as all are
+// that cannot be any more. They stay in the queue.
+func (s *syncer) ended(poisoned error, synced bool) []async {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for ; n < len(s.queue); n++ {
+		a := &s.queue[n]
+		if a.err != nil || a.ticket <= s.durable || !synced {
+			continue
+		}
 		if poisoned == nil {
-			s.mu.Unlock()
-			return false
+			break
 		}
 		a.err = poisoned
 	}
-	s.mu.Unlock()
-	d.count.saved(a.call, a.err)
-	a.done(a.err)
+	return s.queue[:n]
+}
+
+// maxQueueKept is for how many SaveAsync the memory of a queue that is empty is kept.
+const maxQueueKept = 1024
+
+// dequeue removes the first n of the queue.
+func (s *syncer) dequeue(n int) {
+	if n == 0 {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.queue[0] = async{}
-	if s.queue = s.queue[1:]; len(s.queue) == 0 {
-		s.queue = nil
-		s.failing.Store(nil)
+	left := copy(s.queue, s.queue[n:])
+	clear(s.queue[left:])
+	s.queue = s.queue[:left]
+	if left > 0 {
+		return
 	}
-	return true
+	s.failing.Store(nil)
+	if cap(s.queue) > maxQueueKept {
+		s.queue = nil
+	}
 }
 
 // bound keeps what a power cut can take within what BatchSync says: the background is
@@ -291,13 +316,6 @@ func (d *DiskStorage) intervalOver() {
 	if !d.isClosed() {
 		s.flusher.Wake()
 	}
-}
-
-// queued returns how many SaveAsync wait for their done function.
-func (s *syncer) queued() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.queue)
 }
 
 // unsyncedBytes returns how many bytes of records were not synced yet.

@@ -1,6 +1,9 @@
 package host
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // Runner does work in the background when it is woken: one goroutine at a time, and
 // none while there is nothing to do. Its methods may be called concurrently.
@@ -11,7 +14,7 @@ type Runner struct {
 	mu      sync.Mutex
 	idle    *sync.Cond // broadcast when running ends
 	running bool
-	again   bool // woken since the work that is under way began
+	again   atomic.Bool // woken since the work that is under way began; running then; changes with mu
 }
 
 // NewRunner returns a Runner of work, which is to do all there is to do.
@@ -23,9 +26,13 @@ func NewRunner(h Host, work func()) *Runner {
 
 // Wake has the work done soon, once more if it is under way. It does not wait.
 func (r *Runner) Wake() {
+	if r.again.Load() {
+		return
+	}
 	r.mu.Lock()
 	started := r.running
-	r.running, r.again = true, true
+	r.running = true
+	r.again.Store(true)
 	r.mu.Unlock()
 	if !started {
 		r.start(r.run)
@@ -51,11 +58,11 @@ func (r *Runner) run() {
 func (r *Runner) begin() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.again {
+	if !r.again.Load() {
 		r.running = false
 		r.idle.Broadcast()
 		return false
 	}
-	r.again = false
+	r.again.Store(false)
 	return true
 }
