@@ -3,6 +3,7 @@ package entryfile
 import (
 	"bytes"
 	"fmt"
+	"syscall"
 
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
 	"github.com/seed-2fef92ad/raftwal/internal/page"
@@ -419,28 +420,45 @@ func (f *File) fromDigest(x *Index, next uint64) {
 }
 
 // Recover ends a file for good, after a crash, where Scan found the end of its
-// records. Those from offset from on are stored again and synced first, since
-// the page cache may hold what the disk does not; the slots are rebuilt. What a
-// torn write left behind the end stays there: nothing beyond a seal is read.
+// records: it is Restore and Seal. What a torn write left behind the end stays there:
+// nothing beyond a seal is read.
 func (f *File) Recover(s Scan, from int64) error {
-	f.Resume(s)
-	from = max(min(from, s.End), DataStart) &^ (page.Size - 1)
-	if err := f.restore(from, s.End); err != nil {
-		return err
-	}
-	if err := f.sync(from, s.End-from); err != nil {
-		return err
-	}
-	f.durable.Store(s.End)
-	if err := f.findSlots(); err != nil {
+	if err := f.Restore(s, from); err != nil {
 		return err
 	}
 	return f.Seal()
 }
 
-// findSlots finds out behind how many slots all are zero; none counts.
+// Restore takes over what Scan found after a crash, and stores the records from offset from
+// on again, which all in front of are durable, and earlier files: the page cache may hold
+// what the disk does not. They are durable after the next Sync. What the slots show is not
+// known. The file is not to be appended to.
+func (f *File) Restore(s Scan, from int64) error {
+	f.Resume(s)
+	f.slots.unknown()
+	from = max(min(from, s.End), DataStart) &^ (page.Size - 1)
+	f.durable.Store(from)
+	return f.restore(from, s.End)
+}
+
+// TerminateHere is Terminate after Restore, which makes room for the record as well. ENOSPC
+// says that there is none; nothing has changed then. An encrypted file is not ended so: what
+// a torn write left in that place may be encrypted with the same nonce.
+func (f *File) TerminateHere() error {
+	at := f.end.Load() &^ (page.Size - 1)
+	to := roundUp(f.end.Load()+RecordBytes(0), page.Size)
+	if f.Encrypted() || to > f.header.Size {
+		return fmt.Errorf("%s: a record that ends the file: %w", f.path, syscall.ENOSPC)
+	}
+	if err := f.file.Reserve(at, to-at); err != nil {
+		return err
+	}
+	return f.Terminate()
+}
+
+// findSlots finds out behind how many slots all are zero, unless that is known.
 func (f *File) findSlots() error {
-	if f.slots.unknown(); f.header.Reused {
+	if f.slots.used < MaxSlots || f.header.Reused {
 		return nil
 	}
 	return f.guard(func(mem []byte) error {

@@ -22,8 +22,14 @@ func (f *File) Seal() error {
 
 // SyncSlots makes the slots show the live entries, durably.
 func (f *File) SyncSlots() error {
+	stale := f.Stale()
+	if stale {
+		if err := f.findSlots(); err != nil {
+			return err
+		}
+	}
 	end := int64(max(f.index.Len(), f.slots.used)) * SlotBytes
-	if f.Stale() {
+	if stale {
 		if err := f.withFile(f.writeSlots); err != nil {
 			return err
 		}

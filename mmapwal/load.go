@@ -41,11 +41,14 @@ func (l loaded) last() uint64 {
 //	clean    elsewhere                        corrupt
 //	unclean  before an end known durable      corrupt
 //	unclean  and a witness follows            corrupt
-//	unclean  with the one that ends the file  seal the file there; the next one goes on
+//	unclean  with the one that ends the file  end the file there; the next one goes on
 //	unclean  without, and a later file, or
 //	         wal.meta, vouches for all of it  corrupt
-//	unclean  anywhere else                    that is the end of the log: seal the file
+//	unclean  anywhere else                    that is the end of the log: end the file
 //	                                          there; what later files hold was not promised
+//
+// A file is ended by a record that says so, and sealed in the background as any other; or
+// sealed at once, if the log is encrypted, or damage behind that end was put up with.
 func (d *DiskStorage) loadFiles(inv *inventory) error {
 	m := d.meta.Meta()
 	numbers := inv.live(m)
@@ -274,7 +277,7 @@ func (d *DiskStorage) vouches(l loaded, later []loaded) string {
 }
 
 // recover makes what was found durable and takes it as the log, which the first n
-// files are: those that were not sealed are sealed where their records end. Those
+// files are: those that were not sealed end where their records end. Those
 // behind are gone before, or they would seem to follow; those at the end that have no
 // records are noted in d.empty.
 func (d *DiskStorage) recover(files []loaded, n int) error {
@@ -295,7 +298,7 @@ func (d *DiskStorage) recover(files []loaded, n int) error {
 		switch {
 		case l.scan != nil:
 			d.noteTorn(l)
-			if err := d.seal(l); err != nil {
+			if err := d.endFile(l); err != nil {
 				return err
 			}
 		case k == len(kept)-1 || kept[k+1].scan != nil:
@@ -334,7 +337,7 @@ func (d *DiskStorage) noteDropped(l loaded) {
 }
 
 func (d *DiskStorage) noteTorn(l loaded) {
-	if l.scan == nil || l.scan.Rest == 0 {
+	if l.scan == nil || l.scan.Rest == 0 || l.scan.Ended {
 		return
 	}
 	d.recovery.TornBytes += l.scan.Rest
@@ -342,8 +345,8 @@ func (d *DiskStorage) noteTorn(l loaded) {
 		"offset", l.scan.End, "bytes", l.scan.Rest, "last", l.last())
 }
 
-// seal ends a file where its records end.
-func (d *DiskStorage) seal(l loaded) error {
+// endFile ends a file where its records end, durably.
+func (d *DiskStorage) endFile(l loaded) error {
 	from := max(l.scan.Mark, entryfile.DataStart)
 	if durable := d.meta.Meta().Durable; durable.File == l.file.Number() {
 		from = max(from, durable.Offset)
@@ -351,7 +354,28 @@ func (d *DiskStorage) seal(l loaded) error {
 	if err := l.file.RestoreHeader(); err != nil {
 		return err
 	}
-	return l.file.Recover(*l.scan, from)
+	if err := l.file.Restore(*l.scan, from); err != nil {
+		return err
+	}
+	if d.sealsLater(l) {
+		return l.file.Sync()
+	}
+	return l.file.Seal()
+}
+
+// sealsLater reports whether a file that was read can be sealed in the background: a record
+// says that it ends. It is given one if it has none.
+func (d *DiskStorage) sealsLater(l loaded) bool {
+	if d.opts.Recovery == KeepValidPrefix || d.opts.wrapper != nil {
+		return false
+	}
+	if l.open() {
+		if err := l.file.TerminateHere(); err != nil {
+			return false // no room; what else it may be, the seal will meet, too
+		}
+		l.scan.Ended = true
+	}
+	return true
 }
 
 // adoptLoaded takes files as the log, and closes those that are not in it any
@@ -371,7 +395,7 @@ func (d *DiskStorage) adoptLoaded(files []loaded) {
 		}
 		d.files = append(d.files, s)
 	}
-	if n := len(d.files); n > 0 && !d.files[n-1].file.Sealed() {
+	if n := len(files); n > 0 && files[n-1].open() {
 		d.tail = d.files[n-1].file
 		d.files[n-1] = segment{file: d.tail, first: 1, last: 0}
 	}

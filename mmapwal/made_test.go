@@ -13,6 +13,7 @@ import (
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/internal/host"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs/simdisk"
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
 )
@@ -23,8 +24,8 @@ func testCutPower(disk *simdisk.FS) *simdisk.FS {
 	return disk.Remains().Image(func(int) simdisk.Fate { return simdisk.Fate{} })
 }
 
-func testHost(disk *simdisk.FS, run func(f func())) host.Host {
-	return host.Host{FS: disk, Random: rand.Reader, Go: run, After: func(time.Duration, func()) {}}
+func testHost(fsys vfs.FS, run func(f func())) host.Host {
+	return host.Host{FS: fsys, Random: rand.Reader, Go: run, After: func(time.Duration, func()) {}}
 }
 
 // TestDiedWhileMade: of a log whose first process died while it made wal.meta, wherever,

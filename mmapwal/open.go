@@ -190,10 +190,26 @@ func (d *DiskStorage) openForWriting(inv *inventory) error {
 	for _, name := range gone {
 		d.remover.Remove(deadName(name))
 	}
+	d.sealFound()
 	if d.tail == nil {
 		d.wishNext() // the first Save finds it made, or waits less
 	}
 	return nil
+}
+
+// sealFound has the files sealed in the background that were found full, or were ended.
+func (d *DiskStorage) sealFound() {
+	a := &d.ahead
+	for _, s := range d.files {
+		if s.file.Sealed() || s.file == d.tail {
+			continue
+		}
+		s.file.Pin()
+		a.mu.Lock()
+		a.retired = append(a.retired, s.file)
+		a.mu.Unlock()
+	}
+	a.sealer.Wake()
 }
 
 // removeLeftovers removes what interrupted creations left under names that this

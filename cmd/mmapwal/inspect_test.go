@@ -179,7 +179,7 @@ func TestInfo(t *testing.T) {
 		}
 	}
 	must(t, json.Unmarshal([]byte(expectParts(t, exitOK, []string{"info", "log", "--json"})), &l))
-	if len(l.Files) != 2 || !l.Meta.Clean || !l.Files[0].Sealed || l.Files[0].Last != 11 || l.Files[0].Bytes["superseded"] != 168 || l.Files[0].Bytes["compacted"] != 168 {
+	if len(l.Files) != 2 || !l.Meta.Clean || !l.Files[0].Sealed || l.Files[0].Last != 11 || l.Files[0].Bytes["superseded"] != 200 || l.Files[0].Bytes["compacted"] != 168 {
 		t.Errorf("%+v", l)
 	}
 }
@@ -206,7 +206,7 @@ func TestVerify(t *testing.T) {
 	dir := closedLog(t, nil)
 	t.Chdir(filepath.Dir(dir))
 	expect(t, exitOK, `
-read 2 files with 23 records, 1272 B: entries 4 to 20 (17)
+read 2 files with 24 records, 1304 B: entries 4 to 20 (17)
 OK: no damage
 `, "verify", "log")
 }

@@ -81,7 +81,7 @@ func caught(run func()) (reason string, failed bool) {
 // wants it, so that it tells all that happens.
 type background struct {
 	queue  []func()
-	atOnce bool // at Open and Close, which may wait for it
+	atOnce bool // at Close, which may wait for it
 }
 
 func (b *background) add(f func()) {
@@ -109,9 +109,10 @@ func (b *background) end() {
 	b.run()
 }
 
-// open opens the log on a disk. Equal seeds give equal ids and salts.
-func (c *Config) open(disk *simdisk.FS, seed uint64) (*mmapwal.DiskStorage, *background, error) {
-	b := &background{atOnce: true}
+// open opens the log on a disk; what that begins in the background is done at once, or when
+// the background is run. Equal seeds give equal ids and salts.
+func (c *Config) open(disk *simdisk.FS, seed uint64, atOnce bool) (*mmapwal.DiskStorage, *background, error) {
+	b := &background{atOnce: atOnce}
 	var random [32]byte
 	binary.BigEndian.PutUint64(random[:], seed)
 	d, err := mmapwal.OpenOn(host.Host{FS: disk, Random: rand.NewChaCha8(random), Go: b.add, After: b.later}, logDir, c.options())
@@ -172,7 +173,7 @@ func (h *history) stopped(err error) {
 // possible.
 func (h *history) begin() bool {
 	h.opens++
-	d, b, err := h.cfg.open(h.disk, h.opens)
+	d, b, err := h.cfg.open(h.disk, h.opens, h.when == atOnce)
 	if err != nil {
 		h.stopped(err)
 		return false

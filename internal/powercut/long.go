@@ -133,7 +133,7 @@ func (l *longRun) image(remains *simdisk.Remains, r *rand.Rand) (image *simdisk.
 // recover opens the log on an image whose power goes at some step, and returns
 // what is expected then.
 func (l *longRun) recover(image *simdisk.FS, want expectation, depth uint64) expectation {
-	d, b, err := l.checker.cfg.open(image, seedRecovered+(depth+1000)*seedDepth)
+	d, b, err := l.checker.cfg.open(image, seedRecovered+(depth+1000)*seedDepth, depth%2 == 0)
 	if err != nil {
 		l.count.inRecovery.Add(1)
 		l.h.stopped(err)
