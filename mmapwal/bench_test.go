@@ -1,7 +1,9 @@
 package mmapwal_test
 
 import (
+	"bytes"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"math"
 	"slices"
@@ -62,20 +64,49 @@ func BenchmarkSave(b *testing.B) {
 	}
 }
 
+// What BenchmarkEntries and BenchmarkCopy read at once, of how many.
+const benchRead, benchReadOf, benchReadSize = 64, 16_000, 1024
+
 func BenchmarkEntries(b *testing.B) {
-	const count, size = 1000, 1024
 	d := benchLog(b, mmapwal.NoSync)
-	if err := d.Save(nil, benchEntries(1, count, size), nil); err != nil {
+	if err := d.Save(nil, benchEntries(1, benchReadOf, benchReadSize), nil); err != nil {
 		b.Fatal(err)
 	}
-	b.SetBytes(count * size)
+	b.SetBytes(benchRead * benchReadSize)
 	b.ReportAllocs()
+	lo := uint64(1)
 	for b.Loop() {
-		if _, err := d.Entries(1, count+1, math.MaxUint64); err != nil {
+		if _, err := d.Entries(lo, lo+benchRead, math.MaxUint64); err != nil {
 			b.Fatal(err)
 		}
+		lo = (lo+benchRead-1)%benchReadOf + 1
 	}
 }
+
+// BenchmarkCopy is the least that a read has to do: a copy and a CRC of as many bytes as
+// BenchmarkEntries reads. A read hands out memory of its own each time.
+func BenchmarkCopy(b *testing.B) {
+	const size = benchRead * benchReadSize
+	from := bytes.Repeat([]byte{1}, benchReadOf*benchReadSize)
+	for name, own := range map[string]bool{"memory of its own": true, "the same memory": false} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(size)
+			b.ReportAllocs()
+			var to []byte
+			at, sum := 0, uint32(0)
+			for b.Loop() {
+				if own {
+					to = nil
+				}
+				to = append(to[:0], from[at:at+size]...)
+				sum = crc32.Update(sum, castagnoli, to)
+				at = (at + size) % len(from)
+			}
+		})
+	}
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func BenchmarkTerm(b *testing.B) {
 	d := benchLog(b, mmapwal.NoSync)
