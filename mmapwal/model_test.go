@@ -771,7 +771,7 @@ func (m *machine) compare() {
 	m.compareBounds()
 	m.compareState()
 	first, last := m.first(), m.last()
-	for _, i := range []uint64{0, first - 1, first, last, last + 1, last + 100, math.MaxUint64 >> 1} {
+	for _, i := range []uint64{0, first - 1, first, last, last + 1, last + 100, math.MaxInt} {
 		m.compareTerm(i)
 	}
 	if first > 1 {

@@ -3,7 +3,7 @@ package page
 import "testing"
 
 func TestSum(t *testing.T) {
-	const want = 0xe3069283 // the check value of CRC-32C
+	const want uint32 = 0xe3069283 // the check value of CRC-32C
 	p := []byte("123456789")
 	if got := Sum(0, p); got != want {
 		t.Errorf("%08x, want %08x", got, want)
