@@ -79,6 +79,7 @@ cross:
 		echo "build $$platform"; \
 		CGO_ENABLED=0 GOOS=$${platform%/*} GOARCH=$${platform#*/} go build ./... || exit 1; \
 	done
+	GOOS=linux GOARCH=386 go vet ./...
 
 # A smoke run: that the benchmarks work, not how fast they are.
 bench:
