@@ -204,7 +204,8 @@ func (f *File) Terminate() error {
 	return nil
 }
 
-// Direct reports whether the last Append went around the page cache.
+// Direct reports whether the last Append went around the page cache; false once the file has
+// ended.
 func (f *File) Direct() bool { return f.direct.Load() }
 
 // Unsynced returns how many bytes of records were not synced yet.

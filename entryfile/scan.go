@@ -441,28 +441,36 @@ func (f *File) Restore(s Scan, from int64) error {
 	return f.restore(from, s.End)
 }
 
-// TerminateHere is Terminate after Restore, which makes room for the record as well. ENOSPC
-// says that there is none; nothing has changed then. An encrypted file is not ended so: what
-// a torn write left in that place may be encrypted with the same nonce.
-func (f *File) TerminateHere() error {
-	at := f.end.Load() &^ (page.Size - 1)
-	to := roundUp(f.end.Load()+RecordBytes(0), page.Size)
-	if f.Encrypted() || to > f.header.Size {
-		return fmt.Errorf("%s: a record that ends the file: %w", f.path, syscall.ENOSPC)
+// TerminateHere is Terminate after Restore of s, unless the record is there. It makes room
+// for what is still to be stored in the file, its slots and its seal, too. ENOSPC says that there is none;
+// nothing has changed then. It is not for an encrypted file: what a torn write left in
+// that place may be encrypted with the same nonce.
+func (f *File) TerminateHere(s *Scan) error {
+	if err := f.file.Reserve(0, DataStart); err != nil || s.Ended {
+		return err
+	}
+	at, to := s.End&^(page.Size-1), roundUp(s.End+RecordBytes(0), page.Size)
+	if to > f.header.Size {
+		return fmt.Errorf("%s: %w: the record that ends the file would reach beyond it", f.path, syscall.ENOSPC)
 	}
 	if err := f.file.Reserve(at, to-at); err != nil {
 		return err
 	}
-	return f.Terminate()
+	if err := f.Terminate(); err != nil {
+		return err
+	}
+	s.Ended = true
+	return nil
 }
 
 // findSlots finds out behind how many slots all are zero, unless that is known.
 func (f *File) findSlots() error {
-	if f.slots.used < MaxSlots || f.header.Reused {
+	if !f.slots.unseen || f.header.Reused {
 		return nil
 	}
 	return f.guard(func(mem []byte) error {
 		f.slots.used = uint64(roundUp(usedBytes(mem[:MaxSlots*SlotBytes]), SlotBytes) / SlotBytes)
+		f.slots.unseen = false
 		return nil
 	})
 }

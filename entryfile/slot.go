@@ -59,12 +59,13 @@ func writtenByDgraph(p []byte) bool {
 // slotState says what the slots show. They are written when the file is sealed or closed, all
 // at once: until then the index is in memory, and after a crash it is rebuilt from the records.
 type slotState struct {
-	right uint64 // so many slots show the index
-	used  uint64 // all slots behind so many are zero
+	right  uint64 // so many slots show the index
+	used   uint64 // all slots behind so many are zero
+	unseen bool   // and perhaps more: nobody has looked
 }
 
 // unknown notes that the slots may hold anything.
-func (s *slotState) unknown() { *s = slotState{used: MaxSlots} }
+func (s *slotState) unknown() { *s = slotState{used: MaxSlots, unseen: true} }
 
 // truncated notes that so many entries are left.
 func (s *slotState) truncated(n uint64) { s.right = min(s.right, n) }

@@ -276,10 +276,11 @@ func (d *DiskStorage) retire(f *entryfile.File) error {
 		a.sealer.Wake() // this one may not be enough
 		_, err := d.sealNext()
 		return err
-	case d.opts.Sync.mode == noSync && !tooMuch(2*files, 2*bytes):
-		d.host.After(sealDelay, d.sealLate)
-	case d.opts.Sync.mode == noSync:
+	case d.opts.Sync.mode != noSync:
+	case tooMuch(2*files, 2*bytes):
 		a.sealer.Wake()
+	default:
+		d.host.After(sealDelay, d.sealLate)
 	}
 	return nil
 }
@@ -312,11 +313,31 @@ func (d *DiskStorage) unsealed() []*entryfile.File {
 	return slices.Clone(d.ahead.retired)
 }
 
-// sealRetired is what the sealer does.
+// takeRetired returns the same, and leaves none.
+func (a *ahead) takeRetired() []*entryfile.File {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	files := a.retired
+	a.retired = nil
+	return files
+}
+
+// sealRetired is what the sealer does. Files whose entries a sync is going to make durable
+// are left to that: it would wait for the sealer, and with it Saves.
 func (d *DiskStorage) sealRetired() {
-	if d.poisoned() == nil {
-		_ = d.poison(d.sealAll())
+	for d.poisoned() == nil && (d.opts.Sync.mode == noSync || d.ahead.canSeal()) {
+		if more, err := d.sealNext(); err != nil || !more {
+			_ = d.poison(err)
+			return
+		}
 	}
+}
+
+// canSeal reports whether there is a file to be sealed next, and its entries are durable.
+func (a *ahead) canSeal() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.retired) > 0 && a.retired[0].Durable() == a.retired[0].End()
 }
 
 // sealAll seals the files that take no more records, one after another.
@@ -370,8 +391,8 @@ func (d *DiskStorage) forget(f *entryfile.File) {
 func (d *DiskStorage) syncData() error { return d.syncFiles(d.count.beginSync(), d.tail) }
 
 // syncFiles syncs the files that take no more records, and then the tail (nil: none): in
-// their order, since a record that is durable vouches for all earlier files. Those are
-// sealed after that only: a Save would wait for what the sealer does first.
+// their order, since a record that is durable vouches for all earlier files. Then the former
+// are sealed.
 func (d *DiskStorage) syncFiles(s syncing, tail *entryfile.File) error {
 	some, err := d.syncRetired()
 	if err != nil {

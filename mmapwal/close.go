@@ -150,7 +150,7 @@ func (d *DiskStorage) release() error {
 		d.remover.Wait()
 	}
 	var errs []error
-	for _, f := range d.unsealed() { // of a log that was poisoned
+	for _, f := range d.ahead.takeRetired() { // of a log that was poisoned
 		errs = append(errs, f.Release())
 	}
 	if f := d.ahead.next; f != nil {

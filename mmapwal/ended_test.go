@@ -90,12 +90,10 @@ func TestSealedByRecovery(t *testing.T) {
 	}
 	as := func(*mmapwal.Options) {}
 	t.Run("no room", func(t *testing.T) {
-		sealed(t, testLogUnclean(t, 5, 10), 10, vfstest.New(vfs.OS(), func(op vfstest.Op, name string) error {
-			if op == vfstest.OpReserve && filepath.Base(name) == "00001.wal" {
-				return vfstest.Error(op, name, syscall.ENOSPC)
-			}
-			return nil
-		}), as)
+		sealed(t, testLogUnclean(t, 5, 10), 10, testNoRoomIn("00001.wal"), as)
+	})
+	t.Run("no room, and a full file in front of it", func(t *testing.T) {
+		sealed(t, testTwoFiles(t), 2, testNoRoomIn("00002.wal"), as)
 	})
 	t.Run("encrypted", func(t *testing.T) {
 		live := t.TempDir()
@@ -119,4 +117,66 @@ func TestSealedByRecovery(t *testing.T) {
 		testLogFlip(t, name, testLogRecords(t, name)[3]+40)
 		sealed(t, dir, 2, vfs.OS(), testLogKeepPrefix) // the records behind it say that it was synced
 	})
+}
+
+// testNoRoomIn is a file system that has no room to spare in the file of that name.
+func testNoRoomIn(file string) vfs.FS {
+	return vfstest.New(vfs.OS(), func(op vfstest.Op, name string) error {
+		if op == vfstest.OpReserve && filepath.Base(name) == file {
+			return vfstest.Error(op, name, syscall.ENOSPC)
+		}
+		return nil
+	})
+}
+
+// testTwoFiles returns a log as a crash leaves it, of two files with an entry each, neither of
+// which is sealed.
+func testTwoFiles(t *testing.T) (dir string) {
+	t.Helper()
+	live := t.TempDir()
+	d := testLogOpen(t, live, testLogNoSync)
+	for i := uint64(1); i <= 2; i++ {
+		testLogSave(t, d, nil, testLogEntries(i, i, 1, 600_000))
+	}
+	d.WaitForBackground() // which may make a file
+	if d.Unsealed() != 1 {
+		t.Fatal("the first file does not wait to be sealed")
+	}
+	return testLogCopyDir(t, live)
+}
+
+// TestNoRoomForSlots: a file that is full by its own account is not left to the background
+// where that might have no room for the slots.
+func TestNoRoomForSlots(t *testing.T) {
+	d := testLogPending(t, testTwoFiles(t), testNoRoomIn("00001.wal"))
+	testLogRange(t, d, 1, 2)
+	if n := d.Unsealed(); n != 1 {
+		t.Errorf("%d files are not sealed, want the last one only", n)
+	}
+}
+
+// TestPoisonedWithFullFiles: a log that is closed although it could not seal its full files
+// lets go of them.
+func TestPoisonedWithFullFiles(t *testing.T) {
+	failing := false
+	fsys := vfstest.New(vfs.OS(), func(op vfstest.Op, name string) error {
+		if failing && op == vfstest.OpMsync {
+			return vfstest.Error(op, name, syscall.EIO)
+		}
+		return nil
+	})
+	d, err := mmapwal.Open(t.TempDir(), testLogOptions(testLogNoSync, testLogOn(fsys)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := uint64(1); i <= 3; i++ {
+		testLogSave(t, d, nil, testLogEntries(i, i, 1, 600_000))
+	}
+	failing = true
+	testLogIs(t, d.Sync(), mmapwal.ErrPoisoned)
+	testLogIs(t, d.Close(), mmapwal.ErrPoisoned)
+	if n := d.Unsealed(); n != 0 {
+		t.Errorf("%d files wait to be sealed after Close", n)
+	}
+	d.SealNow() // ends
 }

@@ -463,7 +463,7 @@ func TestFullDiskAtOpen(t *testing.T) {
 	dir := t.TempDir()
 	live := testLogOpen(t, dir)
 	testLogSave(t, live, testLogHard(1, 1, 30), testLogEntries(1, 30, 1, 100))
-	dir = testLogCopyDir(t, dir) // unclean: the tail is sealed and a new one begun
+	dir = testLogCopyDir(t, dir) // unclean: the tail is ended and a new one begun
 	var disk vfstest.Switch
 	disk.Set(vfstest.FailFrom(1, syscall.ENOSPC, vfstest.OpCreate))
 	d := testLogOpen(t, dir, testLogOn(vfstest.New(vfs.OS(), disk.Before)))

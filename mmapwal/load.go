@@ -1,6 +1,7 @@
 package mmapwal
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -48,7 +49,7 @@ func (l loaded) last() uint64 {
 //	                                          there; what later files hold was not promised
 //
 // A file is ended by a record that says so, and sealed in the background as any other; or
-// sealed at once, if the log is encrypted, or damage behind that end was put up with.
+// sealed at once, if the log is encrypted, damage behind that end was put up with, or there is no room for the record.
 func (d *DiskStorage) loadFiles(inv *inventory) error {
 	m := d.meta.Meta()
 	numbers := inv.live(m)
@@ -298,7 +299,7 @@ func (d *DiskStorage) recover(files []loaded, n int) error {
 		switch {
 		case l.scan != nil:
 			d.noteTorn(l)
-			if err := d.endFile(l); err != nil {
+			if err := d.endFile(kept[:k+1]); err != nil {
 				return err
 			}
 		case k == len(kept)-1 || kept[k+1].scan != nil:
@@ -345,8 +346,9 @@ func (d *DiskStorage) noteTorn(l loaded) {
 		"offset", l.scan.End, "bytes", l.scan.Rest, "last", l.last())
 }
 
-// endFile ends a file where its records end, durably.
-func (d *DiskStorage) endFile(l loaded) error {
+// endFile ends the last of files, one that was read, where its records end, durably.
+func (d *DiskStorage) endFile(files []loaded) error {
+	l := files[len(files)-1]
 	from := max(l.scan.Mark, entryfile.DataStart)
 	if durable := d.meta.Meta().Durable; durable.File == l.file.Number() {
 		from = max(from, durable.Offset)
@@ -357,29 +359,34 @@ func (d *DiskStorage) endFile(l loaded) error {
 	if err := l.file.Restore(*l.scan, from); err != nil {
 		return err
 	}
-	if d.sealsLater(l) {
-		return l.file.Sync()
+	if d.opts.Recovery == KeepValidPrefix || d.opts.wrapper != nil {
+		return sealInOrder(files)
 	}
-	return l.file.Seal()
+	err := l.file.TerminateHere(l.scan)
+	switch {
+	case err == nil:
+		return l.file.Sync()
+	case errors.Is(noSpace(err), ErrNoSpace):
+		return sealInOrder(files) // which may need less
+	}
+	return err
 }
 
-// sealsLater reports whether a file that was read can be sealed in the background: a record
-// says that it ends. It is given one if it has none.
-func (d *DiskStorage) sealsLater(l loaded) bool {
-	if d.opts.Recovery == KeepValidPrefix || d.opts.wrapper != nil {
-		return false
-	}
-	if l.open() {
-		if err := l.file.TerminateHere(); err != nil {
-			return false // no room; what else it may be, the seal will meet, too
+// sealInOrder seals the last of files, and those in front of it that are not sealed before.
+func sealInOrder(files []loaded) error {
+	for k, l := range files {
+		if k < len(files)-1 && l.file.Sealed() {
+			continue
 		}
-		l.scan.Ended = true
+		if err := l.file.Seal(); err != nil {
+			return reserving(err)
+		}
 	}
-	return true
+	return nil
 }
 
 // adoptLoaded takes files as the log, and closes those that are not in it any
-// more. The last one is the tail, unless it is sealed.
+// more. The last one is the tail, unless it is sealed, or a record says that it ends.
 func (d *DiskStorage) adoptLoaded(files []loaded) {
 	opened := d.files
 	d.files, d.tail = nil, nil

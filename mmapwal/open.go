@@ -33,7 +33,8 @@ func InitEncrypted(dir string, key []byte) (*DiskStorage, error) {
 //
 // After a run that did not end with Close, Open recovers: it drops a torn tail,
 // which was never promised, stores again what may not have reached the disk, and
-// goes on in a new file. It takes a time that grows with the number of files,
+// goes on in a new file. What it found full is sealed in the background: if that fails,
+// the log takes no more writes (ErrPoisoned). It takes a time that grows with the number of files,
 // not of entries; only files that were not sealed are read. The commit index of
 // the hard state is put between the snapshot's index and LastIndex, where raft
 // wants it.
@@ -200,16 +201,18 @@ func (d *DiskStorage) openForWriting(inv *inventory) error {
 // sealFound has the files sealed in the background that were found full, or were ended.
 func (d *DiskStorage) sealFound() {
 	a := &d.ahead
+	a.mu.Lock()
 	for _, s := range d.files {
-		if s.file.Sealed() || s.file == d.tail {
-			continue
+		if !s.file.Sealed() && s.file != d.tail {
+			s.file.Pin()
+			a.retired = append(a.retired, s.file)
 		}
-		s.file.Pin()
-		a.mu.Lock()
-		a.retired = append(a.retired, s.file)
-		a.mu.Unlock()
 	}
-	a.sealer.Wake()
+	found := len(a.retired) > 0
+	a.mu.Unlock()
+	if found {
+		a.sealer.Wake()
+	}
 }
 
 // removeLeftovers removes what interrupted creations left under names that this

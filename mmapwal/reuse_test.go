@@ -223,6 +223,8 @@ func TestSealedWhenSynced(t *testing.T) {
 		save(d, i)
 		want(d, "Save under BatchSync", int(i)-1)
 	}
+	d.SealNow()
+	want(d, "the sealer, before a sync", 3)
 	save(d, 5)
 	want(d, "a sync under BatchSync", 0)
 }

@@ -93,7 +93,7 @@ func (s *scan) judgeRest() {
 	p := Problem{Severity: Note, Kind: KindTorn, Offset: s.end, Length: torn - s.end}
 	switch {
 	case s.ended:
-		p.Kind, p.What, p.Heal = KindStray, fmt.Sprintf("%d bytes behind the record that ends the file", p.Length), healNothing
+		p.What, p.Heal = fmt.Sprintf("%d bytes behind the record that ends the file: a torn write that an earlier recovery dropped", p.Length), healNothing
 	case s.header.Sealed:
 		p.What, p.Heal = fmt.Sprintf("%d bytes behind the seal: a torn write that an earlier recovery dropped", p.Length), healNothing
 	case s.log.meta.Clean && s.log.Meta != nil:
