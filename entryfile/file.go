@@ -8,8 +8,8 @@
 //
 // A file's life: Prepare or Reuse (temporary name), Publish (real name), Append and
 // Sync, Terminate (its last record), Seal. A sealed file takes no more entries.
-// After a crash, Scan finds the end of the records, and Recover makes it the file's
-// end for good.
+// After a crash, Scan finds the end of the records; Restore and TerminateHere, or Recover,
+// make it the file's end for good.
 package entryfile
 
 import (
@@ -45,7 +45,7 @@ type Spec struct {
 // File is an entry file. Append, Terminate and Reserve are the writer's, one call
 // at a time. Sync, Ready and ReadyAhead may run beside them and each other. So may
 // those that read (Locate, Read), while the file is pinned, except beside
-// Recover and Reseal. After Terminate, Seal may run beside the readers.
+// Restore, Recover and Reseal. After Terminate, Seal may run beside the readers.
 type File struct {
 	fsys     vfs.FS
 	dir      string

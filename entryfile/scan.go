@@ -430,9 +430,9 @@ func (f *File) Recover(s Scan, from int64) error {
 }
 
 // Restore takes over what Scan found after a crash, and stores the records from offset from
-// on again, which all in front of are durable, and earlier files: the page cache may hold
-// what the disk does not. They are durable after the next Sync. What the slots show is not
-// known. The file is not to be appended to.
+// on again: the page cache may hold what the disk does not. Those in front of it are durable,
+// and so are earlier files; these are after the next Sync. What the slots show is not known.
+// Entries are not to be appended.
 func (f *File) Restore(s Scan, from int64) error {
 	f.Resume(s)
 	f.slots.unknown()
@@ -442,9 +442,9 @@ func (f *File) Restore(s Scan, from int64) error {
 }
 
 // TerminateHere is Terminate after Restore of s, unless the record is there. It makes room
-// for what is still to be stored in the file, its slots and its seal, too. ENOSPC says that there is none;
-// nothing has changed then. It is not for an encrypted file: what a torn write left in
-// that place may be encrypted with the same nonce.
+// for all that is still to be stored in the file: the record, the slots and the seal. ENOSPC
+// says that there is none; nothing has changed then. It is not for an encrypted file: what a
+// torn write left in that place may be encrypted with the same nonce.
 func (f *File) TerminateHere(s *Scan) error {
 	if err := f.file.Reserve(0, DataStart); err != nil || s.Ended {
 		return err

@@ -41,8 +41,7 @@ func (c *cache) add(es []*raftpb.Entry) {
 
 // shrink drops the oldest entries, down to half of what is allowed, and the memory
 // that holds them. What it leaves has room for as many again, and for another add of so
-// many. It looks at those that it keeps only: of the others the processor has forgotten
-// where they are.
+// many. It looks only at those that it keeps: the others have left the processor's cache.
 func (c *cache) shrink(added int) {
 	k := len(c.entries)
 	c.bytes = 0

@@ -49,7 +49,8 @@ func (l loaded) last() uint64 {
 //	                                          there; what later files hold was not promised
 //
 // A file is ended by a record that says so, and sealed in the background as any other; or
-// sealed at once, if the log is encrypted, damage behind that end was put up with, or there is no room for the record.
+// sealed at once, if the log is encrypted, if damage behind that end was put up with, or if
+// there is no room for the record.
 func (d *DiskStorage) loadFiles(inv *inventory) error {
 	m := d.meta.Meta()
 	numbers := inv.live(m)

@@ -33,10 +33,10 @@ func InitEncrypted(dir string, key []byte) (*DiskStorage, error) {
 //
 // After a run that did not end with Close, Open recovers: it drops a torn tail,
 // which was never promised, stores again what may not have reached the disk, and
-// goes on in a new file. What it found full is sealed in the background: if that fails,
-// the log takes no more writes (ErrPoisoned). It takes a time that grows with the number of files,
-// not of entries; only files that were not sealed are read. The commit index of
-// the hard state is put between the snapshot's index and LastIndex, where raft
+// goes on in a new file. The old one is sealed in the background: if that fails, the
+// log takes no more writes (ErrPoisoned). Open takes a time that grows with the number
+// of files, not of entries; only files that were not sealed are read. The commit index
+// of the hard state is put between the snapshot's index and LastIndex, where raft
 // wants it.
 //
 // Errors: ErrLocked if another owner has it open; ErrCorrupt with a
