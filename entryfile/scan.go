@@ -48,8 +48,39 @@ func (f *File) Scan() (Scan, error) {
 	return s, err
 }
 
-// fetchStep is how many bytes of data are asked for at once, so far ahead of the scan.
-const fetchStep = 4 << 20
+const (
+	// fetchStep is how many bytes of data are asked for at once, so far ahead of the scan.
+	fetchStep = 4 << 20
+	// awaitStep is for how many of them the scan waits at once.
+	awaitStep = 256 << 10
+)
+
+// reading is what a scan has asked the system for. It waits for that in the kernel, where a
+// load would keep other goroutines from running.
+type reading struct {
+	f       *File
+	limit   int64
+	fetched int64 // up to here the system has begun to read
+	awaited int64 // up to here it has read
+}
+
+// need returns when what the file holds up to the offset to is in memory, as far as may be.
+func (r *reading) need(to int64) (err error) {
+	for r.fetched < min(to+fetchStep, r.limit) {
+		if r.fetched, err = r.f.fetch(r.fetched, r.limit); err != nil {
+			return err
+		}
+	}
+	for r.awaited < min(to, r.fetched) {
+		n := min(max(awaitStep, to-r.awaited), r.fetched-r.awaited)
+		r.f.await(r.awaited, n)
+		r.awaited += n
+	}
+	return nil
+}
+
+// await has the pages of [at, at+n) in memory. What cannot be had the access finds out.
+func (f *File) await(at, n int64) { _ = (*f.mem.Load()).PopulateRead(at, n) }
 
 // fetch has the system begin to read the data that follows at, which it would else do bit by
 // bit, and returns up to where. A sealed file is not open.
@@ -88,6 +119,7 @@ func (f *File) searchRest(mem []byte, limit int64, s *Scan) error {
 		if start >= end {
 			return nil
 		}
+		f.await(start, end-start)
 		if s.Witness == 0 {
 			s.Witness = f.witness(mem, s, start, end, limit)
 		}
@@ -122,11 +154,15 @@ func (s *Scan) mayHold(i uint64) bool {
 func (f *File) scan(mem []byte, limit int64, s *Scan) error {
 	var o opener
 	var r record
-	for fetched := s.End; !s.Ended; {
-		for fetched < limit && fetched < s.End+fetchStep {
-			var err error
-			if fetched, err = f.fetch(fetched, limit); err != nil {
-				return err
+	for read := (reading{f, limit, s.End, s.End}); !s.Ended; {
+		if err := read.need(s.End + RecordHeaderBytes); err != nil {
+			return err
+		}
+		if s.End+RecordHeaderBytes <= limit {
+			if r.decode(mem[s.End:]); r.plausible(s.End, limit) {
+				if err := read.need(s.End + r.bytes()); err != nil {
+					return err
+				}
 			}
 		}
 		if !r.intact(mem, s.End, limit, f.header.Salt) {
@@ -277,6 +313,7 @@ func (f *File) Continue(end int64, synced bool) error {
 	if !ok {
 		f.slots.unknown()
 	}
+	f.startTouching()
 	return nil
 }
 
@@ -291,11 +328,15 @@ func (f *File) tailIndex(end int64) (x Index, ok bool, err error) {
 		next := int64(DataStart) // where the next record starts, at the least
 		n := 0
 		for ; n < MaxSlots; n++ {
-			p := mem[n*SlotBytes : (n+1)*SlotBytes]
+			at := int64(n) * SlotBytes
+			if at%touchChunk == 0 {
+				f.await(at, touchChunk)
+			}
+			p := mem[at : at+SlotBytes]
 			s, valid := decodeSlot(p, f.header.Salt)
 			if !valid {
 				if writtenByDgraph(p) {
-					return corrupt.At(f.path, int64(n)*SlotBytes, "the slot has no checksum: it is damaged, or Dgraph wrote to the log since it was closed; "+
+					return corrupt.At(f.path, at, "the slot has no checksum: it is damaged, or Dgraph wrote to the log since it was closed; "+
 						"if it was Dgraph, use `mmapwal import --from dgraph`")
 				}
 				break
@@ -309,7 +350,7 @@ func (f *File) tailIndex(end int64) (x Index, ok bool, err error) {
 		}
 		if n > 0 {
 			last := x.Record(x.Last())
-			_ = (*f.mem.Load()).PopulateRead(last, RecordHeaderBytes)
+			f.await(last, RecordHeaderBytes)
 			r := decodeRecord(mem[last:])
 			next = last + r.bytes()
 		}
@@ -469,6 +510,7 @@ func (f *File) findSlots() error {
 		return nil
 	}
 	return f.guard(func(mem []byte) error {
+		f.await(0, MaxSlots*SlotBytes)
 		f.slots.used = uint64(roundUp(usedBytes(mem[:MaxSlots*SlotBytes]), SlotBytes) / SlotBytes)
 		f.slots.unseen = false
 		return nil

@@ -62,6 +62,7 @@ func (f *File) makeOut(direct bool) {
 // lastPage returns what the file holds of the page in which the offset end is, up to there.
 func (f *File) lastPage(end int64) (head []byte, err error) {
 	err = f.guard(func(mem []byte) error {
+		f.await(end&^(page.Size-1), page.Size)
 		head = f.buf[:copy(f.buf[:], mem[end&^(page.Size-1):end])]
 		return nil
 	})

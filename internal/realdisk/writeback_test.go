@@ -66,10 +66,11 @@ func newFailing(t *testing.T, c failingCase) *failing {
 		return f
 	}
 	f.op = f.next()
-	if !errors.Is(err, mmapwal.ErrPoisoned) && (errors.Is(err, syscall.EROFS) || errors.Is(err, mmapwal.ErrNoSpace)) {
+	refused := errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.EIO) || errors.Is(err, mmapwal.ErrNoSpace)
+	if refused && !errors.Is(err, mmapwal.ErrPoisoned) {
 		// The Save needed a new file, and the failure met that, around the page cache; or it met
-		// what is done in the background, and the file system takes no more writes. The
-		// Save has changed nothing.
+		// what is done in the background, or the file system's own blocks, and the file system
+		// takes no more writes, or, xfs, no calls. The Save has changed nothing.
 		t.Logf("after %d calls: %v", c.saves+made, err)
 		_ = f.d.Close()
 		return f
