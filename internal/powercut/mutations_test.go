@@ -69,8 +69,6 @@ var mutations = []mutation{
 		" || !page.Sealed(p[:used], atChecksum)", ""}}},
 	{"the checksum of an entry file's header page is not checked", []edit{{"entryfile/header.go",
 		" || !page.Sealed(p[:page.Size], atHeaderSum)", ""}}},
-	{"the last file of an unclean run is appended to", []edit{{"entryfile/scan.go",
-		"\t\treturn err\n\t}\n\treturn f.Seal()", "\t\treturn err\n\t}\n\treturn f.SyncSlots()"}}},
 	{"Open does not store the page of wal.meta again", []edit{{"mmapwal/open.go",
 		"\t\tif err := d.meta.Restore(); err != nil {\n\t\t\treturn err\n\t\t}\n", ""}}},
 	{"Open does not store the header page again", []edit{{"entryfile/seal.go",
