@@ -1,6 +1,7 @@
 package entryfile
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sort"
@@ -168,7 +169,14 @@ func (f *File) readPiece(mem []byte, x *Index, lo, hi uint64, b *Batch) (next ui
 	copied := append([]byte(nil), mem[from:to]...)
 	b.entries = slices.Grow(b.entries, n)
 	for items := make([]item, n); len(items) > 0; items = items[1:] {
-		if full, err = f.readRecord(mem, x, lo, from, copied, b, &items[0]); full || err != nil {
+		full, err = f.readRecord(mem, x, lo, from, copied, b, &items[0])
+		if err == errElsewhere && len(items) < n {
+			return lo, false, nil // where the data of others is cleared; the next piece begins with it
+		}
+		if err == errElsewhere {
+			err = f.damaged(lo, from, "the slot points to where the record cannot be")
+		}
+		if full || err != nil {
 			return lo, full, err
 		}
 		lo++
@@ -277,6 +285,9 @@ func (f *File) matches(r *record, i uint64, loc Location, end int64) bool {
 	return r.index == i && r.term == loc.Term && uint32(r.typ) == loc.Type && r.plausible(loc.Record, end)
 }
 
+// errElsewhere: the record is not in what was copied.
+var errElsewhere = errors.New("the record is elsewhere")
+
 // readRecord adds entry i, whose record is in copied, a copy of what begins at the offset
 // from, to b, if it fits, in the memory of it.
 func (f *File) readRecord(mem []byte, x *Index, i uint64, from int64, copied []byte, b *Batch, it *item) (full bool, err error) {
@@ -286,7 +297,7 @@ func (f *File) readRecord(mem []byte, x *Index, i uint64, from int64, copied []b
 	}
 	at := loc.Record - from
 	if at < 0 || at+RecordHeaderBytes > int64(len(copied)) {
-		return false, f.damaged(i, loc.Record, "the slot points to where the record cannot be")
+		return false, errElsewhere
 	}
 	var r record
 	if r.decode(copied[at:]); !f.matches(&r, i, loc, from+int64(len(copied))) {
