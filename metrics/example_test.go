@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,4 +57,36 @@ func Example() {
 	// raftwal_appended_bytes_total{group="7"} 5
 	// raftwal_appended_entries_total{group="7"} 1
 	// raftwal_poisoned{group="7"} 0
+}
+
+// Hundreds of logs in one process are shown as one.
+func ExampleNewSum() {
+	dir, err := os.MkdirTemp("", "raftwal")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	registry, sum := prometheus.NewRegistry(), metrics.NewSum(metrics.WithNativeHistograms())
+	registry.MustRegister(sum)
+
+	for _, group := range []string{"1", "2", "3"} {
+		wal, err := mmapwal.Init(filepath.Join(dir, group))
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer wal.Close()
+		sum.Add(wal)          // when it is opened
+		defer sum.Remove(wal) // when it is closed
+	}
+
+	families, err := registry.Gather()
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "raftwal_logs" {
+			fmt.Println(f.GetName(), f.GetMetric()[0].GetGauge().GetValue())
+		}
+	}
+	// Output: raftwal_logs 3
 }

@@ -6,6 +6,7 @@
 package metrics
 
 import (
+	"math"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,12 +31,21 @@ func WithLastBackup(last func() time.Time) Option {
 	return func(c *Collector) { c.lastBackup = last }
 }
 
-// Collector is a prometheus.Collector for one log. Its methods may be called
-// concurrently, and after the log was closed.
+// WithNativeHistograms shows each histogram as a native one: a single series instead of
+// one for each bucket, 164 series for a log become 45. The buckets are the same.
+// Prometheus has to scrape them: scrape_native_histograms, from version 3.8 on, or
+// --enable-feature=native-histograms before.
+func WithNativeHistograms() Option {
+	return func(c *Collector) { c.native = true }
+}
+
+// Collector is a prometheus.Collector for one log, or for the Sum of many. Its methods
+// may be called concurrently, and after the log was closed.
 type Collector struct {
-	log        Log
+	figures    func() *figures
 	labels     prometheus.Labels
 	lastBackup func() time.Time // nil: none is made
+	native     bool
 	metrics    []metric
 }
 
@@ -44,7 +54,11 @@ var _ prometheus.Collector = (*Collector)(nil)
 // NewCollector returns a Collector for log. Register it once; unregister it when the
 // log is closed for good.
 func NewCollector(log Log, options ...Option) *Collector {
-	c := &Collector{log: log}
+	return newCollector(func() *figures { return figuresOf(log) }, options)
+}
+
+func newCollector(source func() *figures, options []Option) *Collector {
+	c := &Collector{figures: source}
 	for _, set := range options {
 		set(c)
 	}
@@ -61,35 +75,35 @@ func (c *Collector) Describe(descs chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *Collector) Collect(to chan<- prometheus.Metric) {
-	s := c.log.Stats()
+	s := c.figures()
 	for _, m := range c.metrics {
-		m.send(&s, m.desc, to)
+		m.send(s, m.desc, to)
 	}
 }
 
 // metric is one name, and how its values are found.
 type metric struct {
 	desc *prometheus.Desc
-	send func(s *mmapwal.Stats, desc *prometheus.Desc, to chan<- prometheus.Metric)
+	send func(s *figures, desc *prometheus.Desc, to chan<- prometheus.Metric)
 }
 
 // count returns a counter.
-func (c *Collector) count(name, help string, value func(*mmapwal.Stats) uint64) metric {
-	return c.single(name, help, prometheus.CounterValue, func(s *mmapwal.Stats) (float64, bool) { return float64(value(s)), true })
+func (c *Collector) count(name, help string, value func(*figures) uint64) metric {
+	return c.single(name, help, prometheus.CounterValue, func(s *figures) (float64, bool) { return float64(value(s)), true })
 }
 
 // gauge returns a gauge.
-func (c *Collector) gauge(name, help string, value func(*mmapwal.Stats) float64) metric {
-	return c.single(name, help, prometheus.GaugeValue, func(s *mmapwal.Stats) (float64, bool) { return value(s), true })
+func (c *Collector) gauge(name, help string, value func(*figures) float64) metric {
+	return c.single(name, help, prometheus.GaugeValue, func(s *figures) (float64, bool) { return value(s), true })
 }
 
 // maybe returns a gauge that is left out while its value is unknown.
-func (c *Collector) maybe(name, help string, value func(*mmapwal.Stats) (_ float64, known bool)) metric {
+func (c *Collector) maybe(name, help string, value func(*figures) (_ float64, known bool)) metric {
 	return c.single(name, help, prometheus.GaugeValue, value)
 }
 
-func (c *Collector) single(name, help string, kind prometheus.ValueType, value func(*mmapwal.Stats) (float64, bool)) metric {
-	return metric{c.describe(name, help), func(s *mmapwal.Stats, desc *prometheus.Desc, to chan<- prometheus.Metric) {
+func (c *Collector) single(name, help string, kind prometheus.ValueType, value func(*figures) (float64, bool)) metric {
+	return metric{c.describe(name, help), func(s *figures, desc *prometheus.Desc, to chan<- prometheus.Metric) {
 		if v, known := value(s); known {
 			to <- prometheus.MustNewConstMetric(desc, kind, v)
 		}
@@ -100,8 +114,8 @@ func (c *Collector) single(name, help string, kind prometheus.ValueType, value f
 type parts map[string]float64
 
 // split returns a metric that has a value for each value of a label.
-func (c *Collector) split(name, help, label string, kind prometheus.ValueType, values func(*mmapwal.Stats) parts) metric {
-	return metric{c.describe(name, help, label), func(s *mmapwal.Stats, desc *prometheus.Desc, to chan<- prometheus.Metric) {
+func (c *Collector) split(name, help, label string, kind prometheus.ValueType, values func(*figures) parts) metric {
+	return metric{c.describe(name, help, label), func(s *figures, desc *prometheus.Desc, to chan<- prometheus.Metric) {
 		for part, v := range values(s) {
 			to <- prometheus.MustNewConstMetric(desc, kind, v, part)
 		}
@@ -109,16 +123,48 @@ func (c *Collector) split(name, help, label string, kind prometheus.ValueType, v
 }
 
 // histogram returns a histogram.
-func (c *Collector) histogram(name, help string, value func(*mmapwal.Stats) mmapwal.Histogram) metric {
-	return metric{c.describe(name, help), func(s *mmapwal.Stats, desc *prometheus.Desc, to chan<- prometheus.Metric) {
-		h := value(s)
-		upTo, count := make(map[float64]uint64, len(h.Bounds)), uint64(0)
-		for k, bound := range h.Bounds {
-			count += h.Counts[k]
-			upTo[bound] = count
-		}
-		to <- prometheus.MustNewConstHistogram(desc, h.Count(), h.Sum, upTo)
+func (c *Collector) histogram(name, help string, value func(*figures) mmapwal.Histogram) metric {
+	show := classic
+	if c.native {
+		show = native
+	}
+	return metric{c.describe(name, help), func(s *figures, desc *prometheus.Desc, to chan<- prometheus.Metric) {
+		to <- show(desc, value(s))
 	}}
+}
+
+// classic shows h with a series for each bucket.
+func classic(desc *prometheus.Desc, h mmapwal.Histogram) prometheus.Metric {
+	upTo, count := make(map[float64]uint64, len(h.Bounds)), uint64(0)
+	for k, bound := range h.Bounds {
+		count += h.Counts[k]
+		upTo[bound] = count
+	}
+	return prometheus.MustNewConstHistogram(desc, h.Count(), h.Sum, upTo)
+}
+
+// native shows h as a native histogram of schema 0, whose bucket i ends at 2^i. All
+// bounds of a log's histograms are such powers of two.
+func native(desc *prometheus.Desc, h mmapwal.Histogram) prometheus.Metric {
+	buckets := make(map[int]int64)
+	for k, n := range h.Counts {
+		if n > 0 {
+			buckets[bucketOf(h.Bounds, k)] += int64(n)
+		}
+	}
+	m, err := prometheus.NewConstNativeHistogram(desc, h.Count(), h.Sum, buckets, nil, 0, 0, 0, time.Time{})
+	if err != nil {
+		return prometheus.NewInvalidMetric(desc, err)
+	}
+	return m
+}
+
+// bucketOf returns the exponent of two at which the k-th bucket ends.
+func bucketOf(bounds []float64, k int) int {
+	if k == len(bounds) {
+		return bucketOf(bounds, k-1) + 1 // what is above all bounds
+	}
+	return math.Ilogb(bounds[k])
 }
 
 func (c *Collector) describe(name, help string, labels ...string) *prometheus.Desc {

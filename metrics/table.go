@@ -7,7 +7,7 @@ import (
 
 // table returns all metrics, in the order of docs/metrics.md.
 func (c *Collector) table() []metric {
-	type stats = mmapwal.Stats
+	type stats = figures
 	return []metric{
 		// Writing.
 		c.histogram("save_duration_seconds", "Time of each Save that succeeded, in seconds, waits included.",
@@ -34,8 +34,8 @@ func (c *Collector) table() []metric {
 			func(s *stats) float64 { return float64(s.UnsyncedBytes) }),
 		c.gauge("pending_saves", "Calls of SaveAsync whose done function has not returned.",
 			func(s *stats) float64 { return float64(s.PendingSaves) }),
-		c.gauge("poisoned", "1 after a failed sync or write: nothing is written until the log is opened again; else 0.",
-			func(s *stats) float64 { return yes(s.Poisoned != nil) }),
+		c.gauge("poisoned", "1 after a failed sync or write: nothing is written until the log is opened again; else 0. Of a Sum, how many are so.",
+			func(s *stats) float64 { return float64(s.poisoned) }),
 
 		// Reading.
 		c.count("read_entries_total", "Entries that were read.",
@@ -48,12 +48,11 @@ func (c *Collector) table() []metric {
 			func(s *stats) uint64 { return s.Faults }),
 
 		// The log and its files.
-		c.gauge("first_index", "Index of the first entry.",
-			func(s *stats) float64 { return float64(s.FirstIndex) }),
-		c.gauge("last_index", "Index of the last entry.",
-			func(s *stats) float64 { return float64(s.LastIndex) }),
-		c.gauge("snapshot_index", "Index of the newest snapshot.",
-			func(s *stats) float64 { return float64(s.SnapshotIndex) }),
+		c.gauge("logs", "Logs that these figures are of: 1, or how many a Sum adds up.",
+			func(s *stats) float64 { return float64(s.logs) }),
+		c.maybe("first_index", "Index of the first entry.", ofOne(func(s *stats) uint64 { return s.FirstIndex })),
+		c.maybe("last_index", "Index of the last entry.", ofOne(func(s *stats) uint64 { return s.LastIndex })),
+		c.maybe("snapshot_index", "Index of the newest snapshot.", ofOne(func(s *stats) uint64 { return s.SnapshotIndex })),
 		c.maybe("last_snapshot_timestamp_seconds", "Unix time in seconds of the newest snapshot; absent if it is unknown.",
 			func(s *stats) (float64, bool) { return seconds(s.LastSnapshot) }),
 		c.maybe("last_backup_timestamp_seconds", "Unix time in seconds of the newest backup; 0 if there is none, absent if nobody said.",
@@ -102,24 +101,29 @@ func (c *Collector) table() []metric {
 	}
 }
 
-func saveErrors(s *mmapwal.Stats) parts {
+// ofOne returns what only a single log has: a Sum leaves it out.
+func ofOne(value func(*figures) uint64) func(*figures) (float64, bool) {
+	return func(s *figures) (float64, bool) { return float64(value(s)), !s.sum }
+}
+
+func saveErrors(s *figures) parts {
 	return parts{"no_space": float64(s.NoSpace), "other": float64(s.SaveErrors - s.NoSpace)}
 }
 
-func files(s *mmapwal.Stats) parts {
+func files(s *figures) parts {
 	return parts{"live": float64(s.Files), "spare": float64(s.SpareFiles), "prepared": float64(s.PreparedFiles)}
 }
 
-func keptBack(s *mmapwal.Stats) parts {
+func keptBack(s *figures) parts {
 	return parts{
 		"reader":         float64(s.PinnedFiles),
 		"retain_entries": float64(s.RetainedFiles),
-		"failed_removal": float64(len(s.FailedRemovals)),
+		"failed_removal": float64(s.failedRemovals),
 	}
 }
 
 // backup returns the time of the newest backup; unknown if nobody can say.
-func (c *Collector) backup(*mmapwal.Stats) (float64, bool) {
+func (c *Collector) backup(*figures) (float64, bool) {
 	if c.lastBackup == nil {
 		return 0, false
 	}

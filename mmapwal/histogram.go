@@ -8,8 +8,8 @@ import (
 
 // Histogram is how often values of each size were seen since Open.
 type Histogram struct {
-	// Bounds are the upper bounds of the buckets, rising: each is twice the one
-	// before it, and the same in every run.
+	// Bounds are the upper bounds of the buckets, rising: powers of two, each twice the
+	// one before it, and the same in every run.
 	Bounds []float64
 	// Counts has a number for each bucket, those in front of it not included, and
 	// one more for what is above all bounds.
@@ -26,10 +26,13 @@ func (h Histogram) Count() (n uint64) {
 	return n
 }
 
-// The buckets: 1 µs, 2 µs, 4 µs … 16.8 s for times, 1, 2, 4 … 65,536 for sizes.
+// The buckets: 2^-20 s (about 1 µs), 2^-19 s … 16 s for times, 1, 2, 4 … 65,536 for sizes.
 const (
 	timeDoublings = 24
 	sizeDoublings = 16
+
+	shortest = 1.0 / (1 << 20)  // the first bound of times, in seconds
+	longest  = 64 * time.Second // above all bounds
 )
 
 // times is a Histogram of times in the making; its zero value is empty.
@@ -39,7 +42,11 @@ type times struct {
 }
 
 func (t *times) add(d time.Duration) {
-	t.counts[bucket(uint64(max(d-1, 0)/time.Microsecond), len(t.counts))].Add(1)
+	var above uint64 // whole units of shortest that lie below d
+	if d > 0 {
+		above = (uint64(min(d, longest))<<20 - 1) / uint64(time.Second)
+	}
+	t.counts[bucket(above, len(t.counts))].Add(1)
 	if d != 0 { // most waits
 		t.sum.Add(int64(d))
 	}
@@ -47,7 +54,7 @@ func (t *times) add(d time.Duration) {
 
 // histogram returns the times in seconds.
 func (t *times) histogram() Histogram {
-	return histogram(t.counts[:], 1e-6, time.Duration(t.sum.Load()).Seconds())
+	return histogram(t.counts[:], shortest, time.Duration(t.sum.Load()).Seconds())
 }
 
 // sizes is a Histogram of numbers from 1 on in the making; its zero value is empty.

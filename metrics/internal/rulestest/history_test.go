@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -37,13 +39,31 @@ type log struct{ stats mmapwal.Stats }
 
 func (l *log) Stats() mmapwal.Stats { return l.stats }
 
+// collect returns a collector for a log, of one of the kinds that there are.
+type collect func(l metrics.Log, options ...metrics.Option) prometheus.Collector
+
+// kinds are those; dashboard and alerts serve all of them.
+var kinds = map[string]collect{
+	"one log": func(l metrics.Log, options ...metrics.Option) prometheus.Collector {
+		return metrics.NewCollector(l, options...)
+	},
+	"native histograms": func(l metrics.Log, options ...metrics.Option) prometheus.Collector {
+		return metrics.NewCollector(l, append(options, metrics.WithNativeHistograms())...)
+	},
+	"a sum": func(l metrics.Log, options ...metrics.Option) prometheus.Collector {
+		s := metrics.NewSum(options...)
+		s.Add(l)
+		return s
+	},
+}
+
 // record scrapes a log whose figures are healthy but for what change does to them.
-func record(t *testing.T, change func(s *mmapwal.Stats, minute int, backup *time.Time)) *history {
+func record(t *testing.T, collector collect, change func(s *mmapwal.Stats, minute int, backup *time.Time)) *history {
 	t.Helper()
 	var l log
 	var backup time.Time
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(metrics.NewCollector(&l, metrics.WithLabels(prometheus.Labels{"instance": "a"}),
+	registry.MustRegister(collector(&l, metrics.WithLabels(prometheus.Labels{"instance": "a"}),
 		metrics.WithLastBackup(func() time.Time { return backup })))
 	h := &history{byName: make(map[string]*promql.Series)}
 	for minute := range minutes + 1 {
@@ -53,6 +73,7 @@ func record(t *testing.T, change func(s *mmapwal.Stats, minute int, backup *time
 		if err != nil {
 			t.Fatal(err)
 		}
+		families = h.addNative(families, at(minute))
 		samples, err := expfmt.ExtractSamples(&expfmt.DecodeOptions{}, families...)
 		if err != nil {
 			t.Fatal(err)
@@ -80,10 +101,35 @@ func healthy(minute int) (mmapwal.Stats, time.Time) {
 
 // took returns a histogram of n values of 1 ms and slow ones of 2 s, or of others.
 func took(n, slow uint64) mmapwal.Histogram {
-	return mmapwal.Histogram{Bounds: []float64{0.001, 2}, Counts: []uint64{n, slow, 0}, Sum: float64(n)/1000 + 2*float64(slow)}
+	return mmapwal.Histogram{Bounds: []float64{1. / 1024, 2}, Counts: []uint64{n, slow, 0}, Sum: float64(n)/1024 + 2*float64(slow)}
+}
+
+// addNative adds the native histograms, and returns what is left.
+func (h *history) addNative(families []*dto.MetricFamily, when time.Time) (left []*dto.MetricFamily) {
+	for _, f := range families {
+		if f.GetType() != dto.MetricType_HISTOGRAM || f.Metric[0].Histogram.Schema == nil {
+			left = append(left, f)
+			continue
+		}
+		name := model.Metric{model.MetricNameLabel: model.LabelValue(f.GetName()), "instance": "a"}
+		d := f.Metric[0].Histogram
+		native := histogram.Histogram{Schema: d.GetSchema(), Count: d.GetSampleCount(), Sum: d.GetSampleSum(), PositiveBuckets: d.PositiveDelta}
+		for _, span := range d.PositiveSpan {
+			native.PositiveSpans = append(native.PositiveSpans, histogram.Span{Offset: span.GetOffset(), Length: span.GetLength()})
+		}
+		s := h.named(name)
+		s.Histograms = append(s.Histograms, promql.HPoint{T: when.UnixMilli(), H: native.ToFloat(nil)})
+	}
+	return left
 }
 
 func (h *history) add(metric model.Metric, when time.Time, value float64) {
+	s := h.named(metric)
+	s.Floats = append(s.Floats, promql.FPoint{T: when.UnixMilli(), F: value})
+}
+
+// named returns the series with that name and labels.
+func (h *history) named(metric model.Metric) *promql.Series {
 	key := metric.String()
 	s := h.byName[key]
 	if s == nil {
@@ -95,7 +141,7 @@ func (h *history) add(metric model.Metric, when time.Time, value float64) {
 		h.byName[key] = s
 		h.series = append(h.series, s)
 	}
-	s.Floats = append(s.Floats, promql.FPoint{T: when.UnixMilli(), F: value})
+	return s
 }
 
 // query evaluates an expression.

@@ -33,7 +33,7 @@ func known(t *testing.T) map[string]string {
 			series[f.GetName()] = f.GetName()
 			continue
 		}
-		for _, suffix := range []string{"_bucket", "_sum", "_count"} {
+		for _, suffix := range []string{"", "_bucket", "_sum", "_count"} { // "" as a native one
 			series[f.GetName()+suffix] = f.GetName()
 		}
 	}
@@ -86,6 +86,9 @@ func TestNames(t *testing.T) {
 			use(p.Title, target.Expr)
 		}
 	}
+	for _, v := range load(t).variables() {
+		delete(unused, v)
+	}
 	if len(unused) > 0 {
 		t.Errorf("neither an alert nor the dashboard uses %v", slices.Sorted(maps.Keys(unused)))
 	}
@@ -99,6 +102,16 @@ type dashboard struct {
 	Templating    struct {
 		List []struct{ Name, Type, Query string }
 	}
+}
+
+// variables returns the metrics that the dashboard's variables are made of.
+func (d *dashboard) variables() (names []string) {
+	for _, v := range d.Templating.List {
+		if v.Type == "query" {
+			names = append(names, regexp.MustCompile(`raftwal_\w+`).FindAllString(v.Query, -1)...)
+		}
+	}
+	return names
 }
 
 type panel struct {
@@ -131,13 +144,12 @@ func TestDashboard(t *testing.T) {
 	if d.UID == "" || d.Title == "" || d.SchemaVersion == 0 || len(d.Panels) < 10 {
 		t.Errorf("dashboard %q, %q, version %d, %d panels", d.UID, d.Title, d.SchemaVersion, len(d.Panels))
 	}
-	for _, v := range d.Templating.List {
-		if v.Type == "query" {
-			for _, name := range regexp.MustCompile(`raftwal_\w+`).FindAllString(v.Query, -1) {
-				if series[name] == "" {
-					t.Errorf("variable %s: there is no %s", v.Name, name)
-				}
-			}
+	if len(d.variables()) < 3 {
+		t.Errorf("variables of %v", d.variables())
+	}
+	for _, name := range d.variables() {
+		if series[name] == "" {
+			t.Errorf("a variable: there is no %s", name)
 		}
 	}
 	taken := make(map[[2]int]string)
@@ -162,7 +174,7 @@ func TestDashboard(t *testing.T) {
 			t.Errorf("panel %d %q lacks something: %+v", p.ID, p.Title, p)
 		}
 		for _, target := range p.Targets {
-			if strings.Count(target.Expr, `{job=~"$job",instance=~"$instance"`) != len(selected(t, target.Expr)) {
+			if strings.Count(target.Expr, `{job=~"$job",instance=~"$instance",group=~"$group"`) != len(selected(t, target.Expr)) {
 				t.Errorf("%s: %s does not keep to the variables", p.Title, target.Expr)
 			}
 		}

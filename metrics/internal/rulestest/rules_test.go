@@ -117,11 +117,13 @@ func TestAlerts(t *testing.T) {
 	}
 	untested := maps.Clone(all)
 	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			if got := firing(t, all, record(t, test.change)); !slices.Equal(got, test.want) {
-				t.Errorf("%v fire, want %v", got, test.want)
-			}
-		})
+		for kind, collector := range kinds {
+			t.Run(name+"/"+kind, func(t *testing.T) {
+				if got := firing(t, all, record(t, collector, test.change)); !slices.Equal(got, test.want) {
+					t.Errorf("%v fire, want %v", got, test.want)
+				}
+			})
+		}
 		for _, alert := range test.want {
 			delete(untested, alert)
 		}
