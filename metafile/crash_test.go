@@ -85,7 +85,7 @@ func TestStoreCuts(t *testing.T) {
 		"Commit": (*File).Commit, "CommitClean": (*File).CommitClean, "Note": (*File).Note,
 	}
 	for name, store := range stores {
-		for _, op := range []vfstest.Op{vfstest.OpStore, vfstest.OpMsync} {
+		for _, op := range []vfstest.Op{vfstest.OpWrite, vfstest.OpMsync} {
 			for n := 1; n <= 2; n++ {
 				cutStore(t, fmt.Sprintf("%s, %s %d", name, op, n), store, vfstest.FailFrom(n, syscall.EIO, op), op)
 			}
@@ -167,7 +167,7 @@ func TestSettled(t *testing.T) {
 		f, err := Open(fsys, dir, false)
 		must(t, err)
 		must(t, f.Begin(metaOf(t, 3)))
-		if !f.Settled() || f.Stored() || f.Begun() || fsys.Count(vfstest.OpStore)+fsys.Count(vfstest.OpMsync) != 0 {
+		if !f.Settled() || f.Stored() || f.Begun() || fsys.Count(vfstest.OpWrite)+fsys.Count(vfstest.OpMsync) != 0 {
 			t.Errorf("%s: settled %t, stored %t, begun %t before it", name, f.Settled(), f.Stored(), f.Begun())
 		}
 		for k, sure := range []int{1, 0} {

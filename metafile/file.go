@@ -220,6 +220,9 @@ func (f *File) load() error {
 	var pages [pageCount]Meta
 	var errs [pageCount]error
 	newest, damaged := -1, []int(nil)
+	if err := f.mem.PopulateRead(0, fileSize); err != nil {
+		return err
+	}
 	for i := range pages {
 		if err := f.readPage(i); err != nil {
 			return err
@@ -499,17 +502,31 @@ func (f *File) write(i int, sync bool) error {
 	return f.writePage(i, sync)
 }
 
-// writePage stores f.buf.
+// writePage stores f.buf. It is a system call that waits, if the file system does: a store to
+// mapped memory would wait in a page fault, and stop the whole process at its next garbage
+// collection.
 func (f *File) writePage(i int, sync bool) error {
 	at := int64(i) * page.Size
 	f.stored = true
-	if err := f.mem.Store(at, f.buf[:]); err != nil {
+	if err := f.checkLength(); err != nil {
+		return err
+	}
+	if _, err := f.file.WriteAt(f.buf[:], at); err != nil {
 		return err
 	}
 	if !sync {
 		return nil
 	}
 	return f.mem.Sync(at, page.Size)
+}
+
+// checkLength: WriteAt would quietly lengthen a file that somebody has cut short.
+func (f *File) checkLength() error {
+	size, err := f.file.Size()
+	if err != nil || size >= fileSize {
+		return err
+	}
+	return corrupt.At(f.name, size, "cut short while in use: %d bytes of %d are left", size, fileSize)
 }
 
 // Close unmaps the file, gives the lock up, and wipes the keys. It stores nothing.

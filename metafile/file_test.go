@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/seed-2fef92ad/raftwal/internal/golden"
@@ -146,7 +147,7 @@ func TestCommitBesideDamage(t *testing.T) {
 		content, err := os.ReadFile(filepath.Join(dir, Name))
 		must(t, err)
 		whole := slices.Clone(pageOf(content, 1-damaged))
-		f.mem = &oneStore{Mapping: f.mem}
+		f.file = &oneStore{File: f.file}
 		if err := f.Commit(metaOf(t, 2)); err == nil {
 			t.Error("the second store did not fail")
 		}
@@ -160,15 +161,15 @@ func TestCommitBesideDamage(t *testing.T) {
 }
 
 type oneStore struct {
-	vfs.Mapping
+	vfs.File
 	stores int
 }
 
-func (m *oneStore) Store(off int64, p []byte) error {
-	if m.stores++; m.stores > 1 {
-		return errors.New("no more stores")
+func (f *oneStore) WriteAt(p []byte, off int64) (int, error) {
+	if f.stores++; f.stores > 1 {
+		return 0, errors.New("no more stores")
 	}
-	return m.Mapping.Store(off, p)
+	return f.File.WriteAt(p, off)
 }
 
 func TestBothLost(t *testing.T) {
@@ -329,15 +330,25 @@ func TestRefresh(t *testing.T) {
 	wantMeta(t, reader.Meta(), metaOf(t, 1))
 	must(t, reader.Refresh())
 	wantMeta(t, reader.Meta(), metaOf(t, 2))
-	wantErr(t, reader.Note(metaOf(t, 3)), vfs.ErrFault)
+	wantErr(t, reader.Note(metaOf(t, 3)), syscall.EBADF)
 }
 
 func TestFileCutUnderneath(t *testing.T) {
 	dir := created(t)
 	f := open(t, dir)
 	must(t, os.Truncate(filepath.Join(dir, Name), 0))
-	for _, err := range []error{f.Refresh(), f.Commit(metaOf(t, 2)), f.Note(metaOf(t, 2)), f.Restore()} {
+	for _, err := range []error{f.Refresh(), f.Restore()} {
 		wantErr(t, err, vfs.ErrFault)
+	}
+	for _, err := range []error{f.Commit(metaOf(t, 2)), f.Note(metaOf(t, 2))} {
+		if e := wantCorrupt(t, err); !strings.Contains(e.Reason, "cut short") {
+			t.Errorf("error %v", err)
+		}
+	}
+	info, err := os.Stat(filepath.Join(dir, Name))
+	must(t, err)
+	if info.Size() != 0 {
+		t.Errorf("the file is made longer again, to %d bytes", info.Size())
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -107,8 +106,6 @@ type testNonceMapping struct {
 func (m testNonceMapping) Store(off int64, p []byte) error {
 	mem := m.Bytes()
 	switch {
-	case filepath.Base(m.name) == "wal.meta":
-		m.nonces.meta(p)
 	case off >= entryfile.DataStart:
 		m.nonces.record(mem, off, p)
 	case off >= entryfile.DataStart-2*page.Size && string(p[:8]) == "RAFTWALe":

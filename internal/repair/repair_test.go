@@ -167,7 +167,7 @@ func TestStopped(t *testing.T) {
 		"full":         func(n int) vfstest.Hook { return vfstest.FailNth(n, syscall.ENOSPC, changes...) },
 		"failing":      func(n int) vfstest.Hook { return vfstest.FailNth(n, syscall.EIO, changes...) },
 		"gone":         func(n int) vfstest.Hook { return vfstest.FailFrom(n, syscall.EIO, changes...) },
-		"gone, stores": func(n int) vfstest.Hook { return vfstest.FailFrom(n, syscall.EIO, vfstest.OpStore) },
+		"gone, stores": func(n int) vfstest.Hook { return vfstest.FailFrom(n, syscall.EIO, vfstest.OpStore, vfstest.OpWrite) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
