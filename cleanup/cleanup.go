@@ -46,6 +46,8 @@ type Dead struct {
 	Release func()
 	// Closed reports whether nobody reads the file any more.
 	Closed func() bool
+	// Plain: the file is one of an encrypted log, and is not encrypted.
+	Plain bool
 }
 
 // Remover removes files of one directory, one goroutine at a time and none while
@@ -62,6 +64,7 @@ type Remover struct {
 	mu        sync.Mutex
 	queue     []Dead
 	failed    map[string]error
+	plain     map[string]bool // dead, not encrypted, and not known to be gone
 	removed   uint64
 	spares    []string // base names, to be used again
 	maxSpares int
@@ -70,7 +73,8 @@ type Remover struct {
 // NewRemover returns a Remover for dir, which keeps up to maxSpares spare files. It
 // reports failures to log, and a failed sync of the directory to syncFailed as well.
 func NewRemover(h host.Host, dir string, maxSpares int, log *slog.Logger, syncFailed func(error)) *Remover {
-	r := &Remover{host: h, dir: dir, maxSpares: maxSpares, log: log, syncFailed: syncFailed, failed: make(map[string]error)}
+	r := &Remover{host: h, dir: dir, maxSpares: maxSpares, log: log, syncFailed: syncFailed,
+		failed: make(map[string]error), plain: make(map[string]bool)}
 	r.runner = host.NewRunner(h, r.run)
 	return r
 }
@@ -88,6 +92,11 @@ func (r *Remover) enqueue(dead []Dead) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.queue = append(r.queue, dead...)
+	for _, d := range dead {
+		if d.Plain {
+			r.plain[d.Name] = true
+		}
+	}
 	for name := range r.failed {
 		if !slices.ContainsFunc(r.queue, func(d Dead) bool { return d.Name == name }) {
 			r.queue = append(r.queue, Dead{Name: name})
@@ -129,13 +138,14 @@ type Stats struct {
 	Removed uint64           // files
 	Failed  map[string]error // by base name
 	Spares  int              // files kept to be used again
+	Plain   int              // files of an encrypted log that are not encrypted, and not gone yet
 }
 
 // Stats returns a copy of the current figures.
 func (r *Remover) Stats() Stats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := Stats{Removed: r.removed, Failed: make(map[string]error, len(r.failed)), Spares: len(r.spares)}
+	s := Stats{Removed: r.removed, Failed: make(map[string]error, len(r.failed)), Spares: len(r.spares), Plain: len(r.plain)}
 	for name, err := range r.failed {
 		s.Failed[name] = err
 	}
@@ -165,7 +175,19 @@ func (r *Remover) run() {
 		r.syncFailed(err)
 		return
 	}
+	r.forgetPlain(queue)
 	r.AddSpares(kept...)
+}
+
+// forgetPlain notes that files are gone for good, but for those that could not be removed.
+func (r *Remover) forgetPlain(queue []Dead) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, d := range queue {
+		if r.failed[d.Name] == nil {
+			delete(r.plain, d.Name)
+		}
+	}
 }
 
 // keep gives a dead file its name as a spare, and reports whether it has it.

@@ -248,8 +248,9 @@ func (f *File) Unpublish() error {
 	return errors.Join(err, f.Release())
 }
 
-// ErrUnfit: the spare file has another size than the one that is to be made of it.
-var ErrUnfit = errors.New("the spare file has another size")
+// ErrUnfit: the spare file has another size than the one that is to be made of it, or may
+// hold plaintext where that is to be encrypted.
+var ErrUnfit = errors.New("the spare file does not fit")
 
 // Reuse is Prepare that begins with a spare file, which it takes the name from. On an
 // error that is gone, or a spare still. What the file held never counts as a record:
@@ -278,6 +279,9 @@ func Reuse(fsys vfs.FS, dir, spare string, spec Spec, dataBytes int64) (_ *File,
 	if size != f.header.Size {
 		return nil, fmt.Errorf("%s: %w: %d bytes instead of %d", name, ErrUnfit, size, f.header.Size)
 	}
+	if spec.Keys != nil && !wasEncrypted(f.file) {
+		return nil, fmt.Errorf("%s: %w: it is not encrypted, and what it holds would stay", name, ErrUnfit)
+	}
 	if err := f.clean(leftIn(f.file)); err != nil {
 		return nil, err
 	}
@@ -299,6 +303,18 @@ func Reuse(fsys vfs.FS, dir, spare string, spec Spec, dataBytes int64) (_ *File,
 	}
 	f.file.Renamed(f.temporary())
 	return f, nil
+}
+
+// wasEncrypted reports whether a spare file was encrypted in its last life. No file of an
+// encrypted log is made of another: so nothing of it was ever in clear.
+func wasEncrypted(file vfs.File) bool {
+	pages, _, errs := readHeaders(file)
+	for k, err := range errs {
+		if err == nil && len(pages[k].WrappedKey) == 0 {
+			return false
+		}
+	}
+	return errs[0] == nil || errs[1] == nil
 }
 
 // leftIn returns up to where the data region of a spare file has blocks that were written

@@ -1,6 +1,8 @@
 package entryfile
 
 import (
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/internal/page"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs/vfstest"
@@ -29,6 +32,35 @@ func reused(t *testing.T, n uint64) *File {
 	must(t, err)
 	must(t, f.Publish())
 	return f
+}
+
+// TestPlainSpare: a spare file that is not encrypted is refused where an encrypted one is to be
+// made, whatever its name.
+func TestPlainSpare(t *testing.T) {
+	keys, err := encryption.NewDirectoryKey(rand.Reader, testLog, 32)
+	must(t, err)
+	for name, encrypted := range map[string]bool{"plain": false, "encrypted": true} {
+		s := spec(4 << 20)
+		if encrypted {
+			s.Keys, s.Random = keys, rand.Reader
+		}
+		old, err := Prepare(vfs.OS(), t.TempDir(), s, 0)
+		must(t, err)
+		must(t, old.Publish())
+		save(t, old, entries(1, 10, 1))
+		must(t, old.Seal())
+		must(t, old.Release())
+		spare := SpareName(old.Number())
+		must(t, os.Rename(old.Path(), filepath.Join(old.dir, spare)))
+		s.Number, s.Keys, s.Random = 8, keys, rand.Reader
+		f, err := Reuse(vfs.OS(), old.dir, spare, s, 0)
+		if encrypted {
+			must(t, err)
+			must(t, f.Release())
+		} else if !errors.Is(err, ErrUnfit) {
+			t.Errorf("%s: error %v, want %v", name, err, ErrUnfit)
+		}
+	}
 }
 
 // lastSlotInUse returns the end of the last byte among the slots that is not zero.

@@ -14,6 +14,7 @@
 package metafile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -58,6 +59,7 @@ type File struct {
 	volatile int  // the page of 2 and 3 that is written next
 	damaged  []int
 	settled  bool // see Settled
+	outdated bool // see Outdated
 	stored   bool // a page was written since Open
 	begun    bool // so were pages 0 and 1, both
 	buf      [page.Size]byte
@@ -252,6 +254,9 @@ func (f *File) load() error {
 		f.volatile = 3
 	}
 	f.dropBlankDamage(&errs)
+	f.outdated = slices.ContainsFunc(pages[:], func(m Meta) bool {
+		return m.sequence != 0 && (m.Encrypted != f.meta.Encrypted || !bytes.Equal(m.WrappedKey, f.meta.WrappedKey))
+	})
 	f.settled = f.meta.Clean && newest == 0 && len(f.damaged) == 0 && pages[1].sequence == pages[0].sequence
 	return nil
 }
@@ -388,6 +393,10 @@ func (f *File) Begun() bool { return f.begun }
 // something to store.
 func (f *File) Begin(m Meta) error { return f.set(m) }
 
+// Outdated reports whether a page is not encrypted, though the log is, or has the key wrapped
+// as it was before: a crash interrupted CommitEverywhere, which is to be repeated.
+func (f *File) Outdated() bool { return f.outdated }
+
 // Restore stores the newest page again, in place, and syncs it. After a crash
 // the page cache may hold what the disk does not, and call it clean; until this
 // is done nothing may rely on the page, nor may its twin be written.
@@ -467,6 +476,7 @@ func (f *File) CommitEverywhere(m Meta) error {
 			return err
 		}
 	}
+	f.outdated = false
 	return nil
 }
 

@@ -93,17 +93,19 @@ func (d *DiskStorage) commitCompaction(m metafile.Meta) error {
 		d.forget(s.file)
 	}
 	if old.SnapshotInFile && old.Snapshot != m.Snapshot {
-		gone = append(gone, deadName(metafile.SnapshotName(old.Snapshot)))
+		gone = append(gone, cleanup.Dead{Name: metafile.SnapshotName(old.Snapshot), Plain: old.SnapshotPlain})
 	}
 	d.remover.Remove(gone...)
 	return nil
 }
 
-// deadFile is an entry file to be removed, or kept as a spare.
+// deadFile is an entry file to be removed, or kept as a spare: but one that is not
+// encrypted is no spare of an encrypted log, since what it holds would stay.
 func (d *DiskStorage) deadFile(f *entryfile.File) cleanup.Dead {
 	dead := deadName(entryfile.Name(f.Number()))
 	dead.Release = func() { d.releaseDead(f) } // unmapping takes its time
-	if f.Size() == entryfile.SizeFor(d.opts.FileDataSize) {
+	dead.Plain = d.meta.Meta().Encrypted && !f.Encrypted()
+	if f.Size() == entryfile.SizeFor(d.opts.FileDataSize) && !dead.Plain {
 		dead.Spare, dead.Closed = entryfile.SpareName(f.Number()), f.Closed
 	}
 	return dead

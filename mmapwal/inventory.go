@@ -116,6 +116,43 @@ func (inv *inventory) deadFiles(m metafile.Meta) (names []string) {
 	return names
 }
 
+// numberPattern finds the number in the name of what is, or was, an entry file.
+var numberPattern = regexp.MustCompile(`^([0-9]{5,})\.`)
+
+// isPlain reports whether what is, or was, an entry file of m's log under that name is not
+// encrypted, though the log is. What cannot be told counts.
+func isPlain(m metafile.Meta, name string) bool {
+	if !m.Encrypted || m.EncryptedFrom == 0 {
+		return false
+	}
+	match := numberPattern.FindStringSubmatch(name)
+	if match == nil {
+		return true
+	}
+	n, err := strconv.ParseUint(match[1], 10, 64)
+	return err != nil || n < m.EncryptedFrom
+}
+
+// plainAside counts what was put aside, more of it among it, and is not encrypted.
+func (inv *inventory) plainAside(m metafile.Meta, more []string) (n int) {
+	for _, name := range slices.Concat(inv.setAside, more) {
+		if isPlain(m, filepath.Base(name)) {
+			n++
+		}
+	}
+	return n
+}
+
+// plainDead counts what the next Open for writing removes, and is not encrypted.
+func (inv *inventory) plainDead(m metafile.Meta) (n int) {
+	for _, name := range slices.Concat(inv.deadFiles(m), inv.spares, inv.leftovers(m)) {
+		if isPlain(m, name) {
+			n++
+		}
+	}
+	return n
+}
+
 // lastSpare returns the highest number that a spare file has in its name.
 func (inv *inventory) lastSpare() (last uint64) {
 	for _, name := range inv.spares {

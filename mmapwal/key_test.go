@@ -316,6 +316,7 @@ func TestEncryptionTurnedOn(t *testing.T) {
 			if err := d.CreateSnapshot(10, nil, make([]byte, 5000)); err != nil {
 				t.Fatal(err)
 			}
+			d.WaitForBackground()
 			if s := d.Stats(); s.PlainFiles != 2 {
 				t.Fatalf("%d plain files, want 2", s.PlainFiles)
 			}
@@ -323,6 +324,7 @@ func TestEncryptionTurnedOn(t *testing.T) {
 				t.Fatal(err)
 			}
 			testLogSave(t, d, testLogHard(2, 1, 28), nil)
+			d.WaitForBackground()
 			if s := d.Stats(); s.PlainFiles != 0 {
 				t.Fatalf("%d plain files, want none", s.PlainFiles)
 			}

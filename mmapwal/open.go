@@ -182,20 +182,30 @@ func (d *DiskStorage) openForWriting(inv *inventory) error {
 	if err := d.removeEmpty(); err != nil {
 		return err
 	}
-	gone := inv.deadFiles(d.meta.Meta())
-	if d.recovery.Clean {
-		d.remover.AddSpares(inv.spares...)
-	} else {
-		gone = append(gone, inv.spares...) // the disk may not hold what the page cache shows
-	}
-	for _, name := range gone {
-		d.remover.Remove(deadName(name))
-	}
+	d.sortDead(inv)
+	d.plainAside = inv.plainAside(d.meta.Meta(), d.recovery.SetAside)
 	d.sealFound()
 	if d.tail == nil {
 		d.wishNext() // the first Save finds it made, or waits less
 	}
 	return nil
+}
+
+// sortDead has dead files removed, and takes the spare ones that can be used again: those
+// of a log that was closed cleanly, since the disk may not hold what the page cache shows;
+// and none from before the log was encrypted.
+func (d *DiskStorage) sortDead(inv *inventory) {
+	m := d.meta.Meta()
+	for _, name := range inv.deadFiles(m) {
+		d.remover.Remove(cleanup.Dead{Name: name, Plain: isPlain(m, name)})
+	}
+	for _, name := range inv.spares {
+		if plain := isPlain(m, name); plain || !d.recovery.Clean {
+			d.remover.Remove(cleanup.Dead{Name: name, Plain: plain})
+		} else {
+			d.remover.AddSpares(name)
+		}
+	}
 }
 
 // sealFound has the files sealed in the background that were found full, or were ended.
@@ -251,6 +261,8 @@ func (d *DiskStorage) beginRun() error {
 		if err := d.startEncrypting(&m); err != nil {
 			return err
 		}
+		commit = d.meta.CommitEverywhere
+	} else if d.meta.Outdated() {
 		commit = d.meta.CommitEverywhere
 	} else if goesOn {
 		commit = d.meta.Begin
@@ -379,6 +391,7 @@ func (d *DiskStorage) loadReadOnly() error {
 	}
 	d.publish()
 	m := d.meta.Meta()
+	d.plainAside = inv.plainAside(m, nil) + inv.plainDead(m)
 	d.reconcile(&m)
 	d.publish()
 	d.view.meta, d.view.last = m, max(d.view.last, m.Compacted.Index)

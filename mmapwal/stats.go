@@ -74,8 +74,12 @@ type Stats struct {
 	// the records since Open.
 	HealedFiles int
 
-	// Encrypted says whether the log is encrypted, PlainFiles how many of its files,
-	// a snapshot file among them, are from before that, and are not.
+	// Encrypted says whether the log is encrypted, PlainFiles how many files of the
+	// directory are from before that, and are not: entry files, superseded ones among
+	// them, a snapshot file, dead files until they are removed, and what KeepValidPrefix
+	// put aside, now or in an earlier run. 0: no file of the log holds plaintext any more;
+	// the blocks of removed ones may. Of a log that is open for reading only, what is no
+	// part of it counts as it was at Open.
 	Encrypted  bool
 	PlainFiles int
 
@@ -123,6 +127,7 @@ func (d *DiskStorage) Stats() Stats {
 	if d.remover != nil {
 		removals := d.remover.Stats()
 		s.FilesRemoved, s.FailedRemovals, s.SpareFiles = removals.Removed, removals.Failed, removals.Spares
+		s.PlainFiles += removals.Plain
 	}
 	if space, err := vfs.SpaceOf(d.fsys, d.dir); err == nil { // else unknown
 		s.FreeBytes, s.TotalBytes = space.Free, space.Total
@@ -136,13 +141,11 @@ func (d *DiskStorage) fillFiles(s *Stats, v *view) {
 		if seg.file.Healed() {
 			s.HealedFiles++
 		}
-		if s.Encrypted && !seg.file.Encrypted() {
-			s.PlainFiles++
-		}
 		if seg.last <= s.SnapshotIndex {
 			s.RetainedFiles++
 		}
 	}
+	s.PlainFiles = v.plain + d.plainAside
 	if v.meta.SnapshotPlain {
 		s.PlainFiles++
 	}

@@ -61,6 +61,7 @@ type DiskStorage struct {
 	plan    plan            // of the Save under way; kept to save allocations
 
 	released   bool  // the files are closed
+	plainAside int   // see Stats.PlainFiles: what Open found that is no part of the log
 	nextWanted bool  // the next file is there, or wished for
 	readyBytes int64 // how far the tail is made ready
 	ahead      ahead
@@ -107,6 +108,7 @@ type view struct {
 	tailIndex entryfile.Index
 	cache     cache
 	files     int // with entries
+	plain     int // not encrypted, in an encrypted log
 	closed    bool
 }
 
@@ -169,8 +171,11 @@ func (d *DiskStorage) publish() {
 // is held.
 func (d *DiskStorage) publishSegments() {
 	segments := make([]segment, 0, len(d.files))
-	files := 0
+	files, plain := 0, 0
 	for k, s := range d.files {
+		if d.meta.Keys() != nil && !s.file.Encrypted() {
+			plain++
+		}
 		if s.file == d.tail {
 			continue
 		}
@@ -185,7 +190,7 @@ func (d *DiskStorage) publishSegments() {
 			segments = append(segments, s)
 		}
 	}
-	d.view.segments, d.view.files = segments, files
+	d.view.segments, d.view.files, d.view.plain = segments, files, plain
 	d.view.meta = d.meta.Meta()
 	d.terms.Store(newTerms(d.view.first(), segments))
 }

@@ -95,6 +95,9 @@ func rekey(out io.Writer, dir string, oldKey, newKey []byte) (err error) {
 	}
 	defer func() { err = errors.Join(err, wal.Close()) }()
 	if !encrypted {
+		if err := wal.Close(); err != nil { // which removes what it can
+			return err
+		}
 		_, err = fmt.Fprintf(out, "%s is encrypted from now on; %d older files are not until compaction removes them\n", dir, wal.Stats().PlainFiles)
 		return err
 	}
