@@ -56,14 +56,16 @@ From Dgraph, SRC is its raftwal directory ("w"):
     must be in SRC.
   - A log of this program that Dgraph was used on, and wrote to, is imported, too.
 
-From etcd, SRC is the member's directory, which has wal and snap in it, or the wal
-directory, with snap beside it:
+From etcd, SRC is its data directory, that of the member in it, which has wal and
+snap in it, or the wal directory, with snap beside it:
 
   - The Raft ID is the member's ID, the group ID that of the cluster.
   - The snapshot is the last one that the WAL names as committed. Its data is that
     of the file in snap, as it is; etcd's keys and values are in its database,
-    which is not imported. If the file is not there, conf state, index and term
-    come from the WAL; the summary says so.
+    which is not imported. If the file is not there, an older snapshot whose file is
+    there is taken, or the log from its first entry on, as etcd does; if neither
+    leads up to the end, conf state, index and term of the newest come from the WAL,
+    and it has no data. The summary says so.
   - Entries at or below the snapshot, and those that later ones replaced, are left
     out. Those behind it must be there without a gap, and so must the one that the
     commit index names.
@@ -217,7 +219,12 @@ func (c *conversion) openEtcd() (*source, error) {
 	if l.Torn.File != "" {
 		note("dropped a torn write of %d bytes: %s, offset %d", l.Torn.Bytes, l.Torn.File, l.Torn.Offset)
 	}
-	if l.MissingSnap != "" {
+	switch {
+	case l.Older && l.Snapshot.GetMetadata().GetIndex() == 0:
+		note("begins with the first entry: there is no file %s with the newest snapshot", l.MissingSnap)
+	case l.Older:
+		note("begins with an older snapshot: there is no file %s with the newest one", l.MissingSnap)
+	case l.MissingSnap != "":
 		note("the snapshot has no data: there is no file %s", l.MissingSnap)
 	}
 	return s, nil

@@ -52,9 +52,11 @@ func TestImportEtcd(t *testing.T) {
 		t.Fatalf("%d samples", len(names))
 	}
 	notes := map[string]string{
-		"torn":              "dropped a torn write of 5",
-		"replaced":          "left out 80 entries that later ones replaced",
-		"without-snap-file": "the snapshot has no data",
+		"torn":                     "dropped a torn write of 5",
+		"replaced":                 "left out 80 entries that later ones replaced",
+		"without-snap-file":        "begins with the first entry",
+		"older-snap-file":          "begins with an older snapshot",
+		"purged-without-snap-file": "the snapshot has no data",
 	}
 	for _, path := range names {
 		name := strings.TrimSuffix(filepath.Base(path), ".tar.gz")

@@ -23,7 +23,7 @@ import (
 
 // ErrNotEtcd: the directory is not one of etcd's. Damage is a
 // *mmapwal.CorruptError, which says where.
-var ErrNotEtcd = errors.New("not the directory of an etcd member, which has wal and snap in it")
+var ErrNotEtcd = errors.New("not a data directory of etcd, which has member in it, nor that of a member, which has wal and snap in it")
 
 // Log is the log of a member. It keeps no file open, and never writes.
 type Log struct {
@@ -33,10 +33,12 @@ type Log struct {
 	Replaced    int    // entries that later ones replaced
 	Files       int    // of the WAL
 	Torn        Torn   // what a crash left at the end
-	MissingSnap string // file with the snapshot's data that is not there; empty: none
+	MissingSnap string // file with the data of the newest snapshot that is not there; empty: none
+	Older       bool   // the snapshot is an older one than that
 
 	paths []string // of the files, in order
 	live  []place  // of the entries from First to Last
+	state place    // of the last hard state
 }
 
 // Torn is an interrupted write, which was never promised.
@@ -56,7 +58,7 @@ type place struct {
 }
 
 // Open reads the log of an etcd member that is not running, and checks it. dir is
-// the member's directory, or its wal directory.
+// etcd's data directory, the member's in it, or its wal directory.
 //
 // Errors: ErrNotEtcd, *mmapwal.CorruptError, and what the operating system says.
 func Open(dir string) (*Log, error) {
@@ -80,6 +82,9 @@ func Open(dir string) (*Log, error) {
 
 // find finds the files of the WAL, and the directory with the snapshots.
 func find(dir string) (l *Log, snaps string, err error) {
+	if info, err := os.Stat(filepath.Join(dir, "member", "wal")); err == nil && info.IsDir() {
+		dir = filepath.Join(dir, "member")
+	}
 	wal := dir
 	if info, err := os.Stat(filepath.Join(dir, "wal")); err == nil && info.IsDir() {
 		wal = filepath.Join(dir, "wal")
@@ -113,23 +118,34 @@ func find(dir string) (l *Log, snaps string, err error) {
 	return l, filepath.Join(wal, "..", "snap"), nil
 }
 
-// load loads the snapshot that a record of the WAL names: its data is in a file,
-// which newer versions of etcd can do without, since the record has the rest.
-func (l *Log) load(s *snapshot, dir string) error {
-	l.Snapshot = raftpb.EnsureSnapshot(&raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{
+// errNoData: the file with the data of a snapshot is not there.
+var errNoData = fmt.Errorf("there is no file with it: %w", fs.ErrNotExist)
+
+// snapPath returns the path of the file with a snapshot's data.
+func snapPath(s *snapshot, dir string) string {
+	return filepath.Join(dir, fmt.Sprintf("%016x-%016x.snap", s.term, s.index))
+}
+
+// bare returns what a record of the WAL says of a snapshot.
+func bare(s *snapshot) *raftpb.Snapshot {
+	return raftpb.EnsureSnapshot(&raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{
 		Index: &s.index, Term: &s.term, ConfState: s.conf,
 	}})
+}
+
+// load loads the snapshot that a record of the WAL names: its data is in a file.
+func (l *Log) load(s *snapshot, dir string) error {
+	l.Snapshot = bare(s)
 	if s.index == 0 {
 		return nil
 	}
-	path := filepath.Join(dir, fmt.Sprintf("%016x-%016x.snap", s.term, s.index))
+	path := snapPath(s, dir)
 	file, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) && s.conf != nil {
-		l.MissingSnap = path
-		return nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return errNoData
 	}
 	if err != nil {
-		return fmt.Errorf("the data of the snapshot at %d: %w: is snap beside wal?", s.index, err)
+		return fmt.Errorf("the data of the snapshot at %d: %w", s.index, err)
 	}
 	var r record // snappb.Snapshot: 1 CRC, 2 data
 	err = fields(file, func(number protowire.Number, v uint64, data []byte) error {
@@ -172,7 +188,7 @@ func (l *Log) settle(s *snapshot) error {
 	l.live = l.live[at:]
 	l.Last = s.index
 	if len(l.live) == 0 {
-		return nil
+		return l.checkCommit()
 	}
 	e := l.live[0]
 	switch {
@@ -182,6 +198,14 @@ func (l *Log) settle(s *snapshot) error {
 		return l.damage(e, "it has term %d, below %d, that of the snapshot in front of it", e.term, s.term)
 	}
 	l.Last = l.live[len(l.live)-1].index
+	return l.checkCommit()
+}
+
+// checkCommit: what is committed is there.
+func (l *Log) checkCommit() error {
+	if commit := l.HardState.GetCommit(); commit > l.Last {
+		return l.damage(l.state, "the commit index is %d, but the last entry is %d", commit, l.Last)
+	}
 	return nil
 }
 

@@ -59,7 +59,9 @@ func TestSamples(t *testing.T) {
 		name := strings.TrimSuffix(filepath.Base(path), ".tar.gz")
 		t.Run(name, func(t *testing.T) {
 			dir, want := sample(t, name)
-			for _, src := range []string{dir, filepath.Join(dir, "wal")} {
+			data := t.TempDir() // etcd's --data-dir, with the member in it
+			must(t, os.Symlink(dir, filepath.Join(data, "member")))
+			for _, src := range []string{dir, filepath.Join(dir, "wal"), data} {
 				l, err := Open(src)
 				must(t, err)
 				if got, err := contents(t, l); err != nil || got != want {
@@ -71,8 +73,11 @@ func TestSamples(t *testing.T) {
 				if torn := l.Torn != (Torn{}); torn != (name == "torn") {
 					t.Errorf("torn: %+v", l.Torn)
 				}
-				if missing := l.MissingSnap != ""; missing != (name == "without-snap-file") {
+				if missing := l.MissingSnap != ""; missing != strings.HasSuffix(name, "-snap-file") {
 					t.Errorf("missing: %q", l.MissingSnap)
+				}
+				if older := name == "older-snap-file" || name == "without-snap-file"; l.Older != older {
+					t.Errorf("an older snapshot: %v", l.Older)
 				}
 			}
 		})
@@ -167,10 +172,10 @@ func TestReplacedBySnapshot(t *testing.T) {
 		write       func(m *maker)
 		first, last uint64
 	}{
-		"own":           {func(m *maker) { m.snapshot(2, 1).state(1, 2) }, 3, 4},
+		"own":           {func(m *maker) { m.snapshot(2, 1).state(1, 2) }, 1, 4}, // its file is not there
 		"of the leader": {func(m *maker) { m.snapshot(2, 5).state(5, 2) }, 3, 2},
 		"goes on":       {func(m *maker) { m.snapshot(2, 5).state(5, 2).entry(3, 5, nil) }, 3, 3},
-		"below":         {func(m *maker) { m.entry(2, 5, nil).snapshot(2, 5).state(5, 2) }, 3, 2},
+		"below":         {func(m *maker) { m.entry(2, 5, nil).snapshot(2, 5).state(5, 2) }, 1, 2},
 		"not committed": {func(m *maker) { m.snapshot(2, 5) }, 1, 4},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -2,8 +2,11 @@ package etcd
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"math"
 	"os"
+	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -14,7 +17,6 @@ type scan struct {
 	*Log
 	sum      uint32 // rolling
 	metadata []byte // nil: not seen yet
-	state    place  // of the last hard state
 	snaps    []snapshot
 }
 
@@ -193,23 +195,47 @@ func (s *scan) takeSnapshot(r *record, at place) error {
 	return nil
 }
 
-// finish chooses the snapshot, the last one that is committed, as etcd does: one
-// that is not was being stored in a crash.
+// finish chooses the snapshot, as etcd does: the last one that is committed, since one that
+// is not was being stored in a crash; or an older one, if the file with its data is not there.
 func (s *scan) finish(snaps string) error {
-	var chosen snapshot
-	for _, snap := range s.snaps {
+	var named []snapshot // newest first
+	for _, snap := range slices.Backward(s.snaps) {
 		if snap.index <= s.HardState.GetCommit() {
-			chosen = snap
+			named = append(named, snap)
 		}
 	}
-	if err := s.load(&chosen, snaps); err != nil {
+	if len(named) == 0 {
+		named = []snapshot{{}}
+	}
+	err := s.start(&named[0], snaps)
+	if !errors.Is(err, errNoData) {
 		return err
 	}
-	if err := s.settle(&chosen); err != nil {
+	missing := snapPath(&named[0], snaps)
+	for k := range named[1:] {
+		if named[k].elsewhere { // the entries that lead up to it are not those that it covers
+			break
+		}
+		older := *s.Log // the attempt changes it
+		attempt := scan{Log: &older}
+		if attempt.start(&named[1+k], snaps) == nil {
+			*s.Log = older
+			s.MissingSnap, s.Older = missing, true
+			return nil
+		}
+	}
+	if named[0].conf == nil {
+		return fmt.Errorf("the data of the snapshot at %d: %w: is snap beside wal?", named[0].index, err)
+	}
+	s.MissingSnap = missing
+	s.Snapshot = bare(&named[0])
+	return s.settle(&named[0])
+}
+
+// start has the log begin with a snapshot.
+func (s *scan) start(snap *snapshot, dir string) error {
+	if err := s.load(snap, dir); err != nil {
 		return err
 	}
-	if commit := s.HardState.GetCommit(); commit > s.Last {
-		return s.damage(s.state, "the commit index is %d, but the last entry is %d", commit, s.Last)
-	}
-	return nil
+	return s.settle(snap)
 }

@@ -71,6 +71,20 @@ var members = map[string]func(m *member){
 		m.snapshot(50, 1)
 		must(m.t, os.Remove(filepath.Join(m.dir, "snap", "0000000000000001-0000000000000032.snap")))
 	},
+	"older-snap-file": func(m *member) { // the file of the newest snapshot is not there
+		m.save(1, 60, 1, 55)
+		m.snapshot(20, 1)
+		m.snapshot(50, 1)
+		must(m.t, os.Remove(filepath.Join(m.dir, "snap", "0000000000000001-0000000000000032.snap")))
+	},
+	"purged-without-snap-file": func(m *member) { // and neither is the first entry
+		m.save(1, 200, 1, 200)
+		m.snapshot(190, 1)
+		must(m.t, m.Release(snapshotAt(190)))
+		m.save(201, 220, 1, 220)
+		m.purge(2)
+		must(m.t, os.Remove(filepath.Join(m.dir, "snap", "0000000000000001-00000000000000be.snap")))
+	},
 	"torn": func(m *member) {
 		m.save(1, 60, 1, 55)
 		m.save(61, 61, 1, 61)

@@ -102,7 +102,7 @@ func (m *member) snapshot(i, term uint64) {
 func (m *member) restart() {
 	m.t.Helper()
 	must(m.t, m.Close())
-	at, err := last(m.dir)
+	at, _, err := last(m.dir)
 	must(m.t, err)
 	m.wal, err = wal.Open(zap.NewNop(), filepath.Join(m.dir, "wal"), at)
 	must(m.t, err)
@@ -140,18 +140,32 @@ func (m *member) tear(n int) {
 	must(m.t, os.WriteFile(name, p, 0o600))
 }
 
-// last returns the snapshot that etcd starts from.
-func last(dir string) (*walpb.Snapshot, error) {
+// last returns the snapshot that etcd starts from: the newest whose file is there. If none
+// is, it starts from the first entry; and where that is gone, a newer etcd does with what
+// the WAL says of the newest snapshot.
+func last(dir string) (at *walpb.Snapshot, s *raftpb.Snapshot, err error) {
 	snaps, err := wal.ValidSnapshotEntries(zap.NewNop(), filepath.Join(dir, "wal"))
 	if err != nil || len(snaps) == 0 {
-		return new(walpb.Snapshot), err
+		return new(walpb.Snapshot), &raftpb.Snapshot{}, err
 	}
-	return snaps[len(snaps)-1], nil
+	s, err = snap.New(zap.NewNop(), filepath.Join(dir, "snap")).LoadNewestAvailable(snaps)
+	if err == nil {
+		return &walpb.Snapshot{Index: s.Metadata.Index, Term: s.Metadata.Term}, s, nil
+	}
+	if !errors.Is(err, snap.ErrNoSnapshot) {
+		return nil, nil, err
+	}
+	if w, err := wal.OpenForRead(zap.NewNop(), filepath.Join(dir, "wal"), new(walpb.Snapshot)); err == nil {
+		_ = w.Close() // it was opened for reading, and closes nothing of its own
+		return new(walpb.Snapshot), &raftpb.Snapshot{}, nil
+	}
+	at = snaps[len(snaps)-1]
+	return at, &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{Index: at.Index, Term: at.Term, ConfState: at.ConfState}}, nil
 }
 
 // read returns what etcd reads from a member's directory.
 func read(dir string) (h *raftpb.HardState, s *raftpb.Snapshot, es []*raftpb.Entry, meta *etcdserverpb.Metadata, err error) {
-	at, err := last(dir)
+	at, s, err := last(dir)
 	if err != nil {
 		return nil, nil, nil, nil, err
 	}
@@ -160,13 +174,6 @@ func read(dir string) (h *raftpb.HardState, s *raftpb.Snapshot, es []*raftpb.Ent
 		return nil, nil, nil, nil, err
 	}
 	metadata, h, es, err := w.ReadAll()
-	if err != nil {
-		return nil, nil, nil, nil, err
-	}
-	s, err = snap.New(zap.NewNop(), filepath.Join(dir, "snap")).LoadNewestAvailable([]*walpb.Snapshot{at})
-	if errors.Is(err, snap.ErrNoSnapshot) {
-		s, err = &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{Index: at.Index, Term: at.Term, ConfState: at.ConfState}}, nil
-	}
 	if err != nil {
 		return nil, nil, nil, nil, err
 	}
