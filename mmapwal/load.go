@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
+	"github.com/seed-2fef92ad/raftwal/internal/chain"
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
 	"github.com/seed-2fef92ad/raftwal/metafile"
 )
@@ -31,6 +32,9 @@ func (l loaded) last() uint64 {
 	}
 	return l.file.Last()
 }
+
+// held returns the same as a range.
+func (l loaded) held() chain.Range { return chain.Range{First: l.first(), Last: l.last()} }
 
 // loadFiles opens the live entry files, judges them, and recovers what an
 // unclean stop left behind. On return d.files is the log.
@@ -215,34 +219,37 @@ func (d *DiskStorage) scan(l *loaded) error {
 	return nil
 }
 
-// judge tells torn writes from damage, and looks for gaps between the files. The
-// first n files are the log: what those behind them hold was never promised.
+// judge tells torn writes from damage, and looks for gaps between the entries that
+// count. The first n files are the log: what those behind them hold was never promised.
 func (d *DiskStorage) judge(files []loaded) (n int, err error) {
-	m := d.meta.Meta()
-	reach := m.Compacted.Index
-	for k, l := range files {
+	for n < len(files) {
+		l := files[n]
+		n++
 		if l.scan != nil {
-			if err := d.judgeEnd(l, files[k+1:]); err != nil {
+			if err := d.judgeEnd(l, files[n:]); err != nil {
 				return 0, err
 			}
 		}
-		first, last := l.first(), l.last()
-		if first != 0 {
-			if first > reach+1 {
-				return 0, d.gap(l.file, reach, first)
-			}
-			reach = max(last, m.Compacted.Index)
-		}
 		if l.open() {
-			return k + 1, nil
+			break
 		}
 	}
-	return len(files), nil
+	return n, d.findGap(files[:n])
 }
 
-func (d *DiskStorage) gap(f *entryfile.File, reach, first uint64) error {
-	return &CorruptError{File: f.Path(), Offset: entryfile.DataStart, First: reach + 1, Last: first - 1,
-		Reason: fmt.Sprintf("the file begins at entry %d, but those before it end at %d", first, reach)}
+// findGap says where entries are missing between those of files that count.
+func (d *DiskStorage) findGap(files []loaded) error {
+	c := chain.New(d.meta.Meta().Compacted.Index)
+	for _, l := range files {
+		c.Add(l.held())
+	}
+	if c.Whole() {
+		return nil
+	}
+	gap := c.Gaps()[0]
+	missing := gap.Missing
+	return &CorruptError{File: files[gap.File].file.Path(), Offset: entryfile.DataStart, First: missing.First, Last: missing.Last,
+		Reason: fmt.Sprintf("the file begins at entry %d, but those before it end at %d", missing.Last+1, missing.First-1)}
 }
 
 // judgeEnd says whether what lies at the end of l's records was once promised.
@@ -419,12 +426,16 @@ func (d *DiskStorage) adoptLoaded(files []loaded) {
 func (d *DiskStorage) supersede(first uint64) (any bool) {
 	for k := len(d.files) - 1; k >= 0; k-- {
 		s := &d.files[k]
+		counts := chain.Range{First: s.first, Last: s.last}
+		left := counts.Cut(first)
 		switch {
-		case s.last < s.first: // nothing to take
-		case s.last < first:
+		case counts.Empty(): // nothing to take
+		case left == counts:
 			return any // nor from the files before it
+		case left.Empty():
+			s.first, s.last, any = 1, 0, true
 		default:
-			s.last, any = first-1, true
+			s.last, any = left.Last, true
 		}
 	}
 	return any

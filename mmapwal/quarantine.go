@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
+	"github.com/seed-2fef92ad/raftwal/internal/chain"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 )
 
@@ -18,34 +19,60 @@ import (
 // is damaged; otherwise they are put aside as well.
 func (d *DiskStorage) keepValidPrefix(numbers []uint64) error {
 	m := d.meta.Meta()
-	reach := m.Compacted.Index
 	if n := len(numbers); m.Durable.File >= m.FirstFile && (n == 0 || numbers[n-1] < m.Durable.File) {
 		d.log.Error("raftwal: damage found; what is in front of it is kept", "err", d.missing(m.Durable.File))
 	}
-	var files []loaded
+	files, damaged, err := d.inspectAll(numbers)
+	if err != nil {
+		return err
+	}
+	if kept := d.withoutGap(files); kept < len(files) {
+		d.log.Error("raftwal: damage found; what is in front of it is kept", "err", d.findGap(files[:kept+1]))
+		files = files[:kept]
+	}
+	for k, l := range files {
+		if !damaged[k] {
+			continue
+		}
+		if err := d.copyAside(l.file.Path()); err != nil {
+			return err
+		}
+	}
+	if err := d.setAside(numbers[len(files):]); err != nil {
+		return err
+	}
+	return d.recover(files, d.endOfLog(files))
+}
+
+// inspectAll opens and reads files up to the first that cannot be used, and says which of
+// those that can are damaged.
+func (d *DiskStorage) inspectAll(numbers []uint64) (files []loaded, damaged []bool, err error) {
 	for k, n := range numbers {
-		l, damage := d.inspect(n, k, numbers, files, reach)
+		l, damage := d.inspect(n, k, numbers, files)
 		if damage != nil && !errors.Is(damage, ErrCorrupt) {
-			return damage
+			return nil, nil, damage
 		}
 		if damage != nil {
 			d.log.Error("raftwal: damage found; what is in front of it is kept", "err", damage)
-			if l.file == nil {
-				if err := d.setAside(numbers[k:]); err != nil {
-					return err
-				}
-				break
-			}
-			if err := d.copyAside(l.file.Path()); err != nil {
-				return err
-			}
 		}
-		if l.first() != 0 {
-			reach = max(l.last(), d.meta.Meta().Compacted.Index)
+		if l.file == nil {
+			break
 		}
-		files = append(files, l)
+		files, damaged = append(files, l), append(damaged, damage != nil)
 	}
-	return d.recover(files, d.endOfLog(files))
+	return files, damaged, nil
+}
+
+// withoutGap returns how many of the files, at most, are a log in which no entry is missing
+// between those that count.
+func (d *DiskStorage) withoutGap(files []loaded) (n int) {
+	c := chain.New(d.meta.Meta().Compacted.Index)
+	for k, l := range files {
+		if c.Add(l.held()); c.Whole() {
+			n = k + 1
+		}
+	}
+	return n
 }
 
 // endOfLog returns how many of the files are the log: those behind one that is torn,
@@ -59,10 +86,9 @@ func (d *DiskStorage) endOfLog(files []loaded) int {
 	return len(files)
 }
 
-// inspect opens and reads a file, sealed or not. With damage comes the file if
-// its first records are whole and continue the log, which reaches up to reach;
-// none if it cannot be used.
-func (d *DiskStorage) inspect(number uint64, k int, numbers []uint64, before []loaded, reach uint64) (loaded, error) {
+// inspect opens and reads a file, sealed or not. With damage comes the file as far as its
+// first records are whole; none if it cannot be used.
+func (d *DiskStorage) inspect(number uint64, k int, numbers []uint64, before []loaded) (loaded, error) {
 	if err := d.checkAge(number); err != nil {
 		return loaded{}, err
 	}
@@ -83,9 +109,6 @@ func (d *DiskStorage) inspect(number uint64, k int, numbers []uint64, before []l
 		l.scan = &scan
 		l.file.Resume(scan)
 	}
-	if first := scan.Index.First(); first > reach+1 {
-		return loaded{}, d.gap(l.file, reach, first)
-	}
 	if damage == nil && l.scan != nil {
 		damage = d.judgeEnd(l, nil)
 	}
@@ -94,6 +117,9 @@ func (d *DiskStorage) inspect(number uint64, k int, numbers []uint64, before []l
 
 // setAside renames the files with these numbers out of the log.
 func (d *DiskStorage) setAside(numbers []uint64) error {
+	if len(numbers) == 0 {
+		return nil
+	}
 	for _, n := range numbers {
 		path := filepath.Join(d.dir, entryfile.Name(n))
 		target, err := d.asideName(path)

@@ -90,7 +90,7 @@ var _ raft.Storage = (*DiskStorage)(nil)
 // supersedes. For the tail, which grows, the file itself knows better.
 type segment struct {
 	file        *entryfile.File
-	first, last uint64           // live indexes; last < first if there are none
+	first, last uint64           // live indexes; 1 and 0 if there are none
 	index       *entryfile.Index // of a file that is not sealed; else its slots serve
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
+	"github.com/seed-2fef92ad/raftwal/internal/chain"
 )
 
 // link is what the chain of files needs to know of one.
@@ -36,7 +37,6 @@ func (l *Log) checkChain() {
 	if l.Meta != nil && m.Durable.File >= m.FirstFile && last < m.Durable.File {
 		l.addMissing(m.Durable.File, "wal.meta names it as the one that the log ends in")
 	}
-	reach := m.Compacted.Index
 	for k, c := range l.chain {
 		before := link{}
 		if k > 0 {
@@ -44,14 +44,26 @@ func (l *Log) checkChain() {
 		}
 		l.checkLink(before, c)
 		l.checkUnsealed(c, k == len(l.chain)-1)
-		if c.first == 0 || c.file.Role != RoleLive {
-			continue
+	}
+	if l.Meta != nil {
+		l.checkGap()
+	}
+}
+
+// checkGap asks whether what counts of the files follows one another.
+func (l *Log) checkGap() {
+	all := chain.New(l.meta.Compacted.Index)
+	for _, c := range l.chain {
+		held := chain.Range{First: c.first, Last: c.last}
+		if c.file.Role != RoleLive {
+			held = chain.Range{}
 		}
-		if c.first > reach+1 && l.Meta != nil {
-			l.add(Problem{Severity: Damage, Kind: KindGap, File: c.file.Name, Offset: entryfile.DataStart, First: reach + 1, Last: c.first - 1, Heal: healFile,
-				What: fmt.Sprintf("the file begins at entry %d, but those before it end at %d", c.first, reach)})
-		}
-		reach = max(c.last, m.Compacted.Index)
+		all.Add(held)
+	}
+	for _, gap := range all.Gaps() {
+		first, last := gap.Missing.First, gap.Missing.Last
+		l.add(Problem{Severity: Damage, Kind: KindGap, File: l.chain[gap.File].file.Name, Offset: entryfile.DataStart, First: first, Last: last, Heal: healFile,
+			What: fmt.Sprintf("the file begins at entry %d, but those before it end at %d", last+1, first-1)})
 	}
 }
 
