@@ -17,6 +17,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"github.com/seed-2fef92ad/raftwal/metafile"
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
 	"go.etcd.io/raft/v3"
@@ -258,6 +259,9 @@ func (m *machine) open(clean bool) {
 		m.key = m.newKey()
 	}
 	m.opts.Key = m.key
+	if m.seed%4 == 2 { // as where there is no fallocate
+		m.opts.SetFS(vfs.Plain())
+	}
 	m.logf("open sync=%v retain=%d clean=%v", m.opts.Sync, m.opts.RetainEntries, clean)
 	d, err := mmapwal.Open(m.dir, &m.opts)
 	m.must(err)

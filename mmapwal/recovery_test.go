@@ -398,6 +398,37 @@ func testLogNoticed(t *testing.T, dir string) {
 	testLogIs(t, err, mmapwal.ErrCorrupt)
 }
 
+// TestWithoutFallocate: where the file system cannot reserve blocks, recovery leaves what is
+// stored as it is, and so does all else.
+func TestWithoutFallocate(t *testing.T) {
+	plain := testLogOn(vfs.Plain())
+	for name, edit := range map[string]func(*mmapwal.Options){
+		"HardSync": func(*mmapwal.Options) {}, "NoSync": testLogNoSync, "encrypted": testLogEncrypted, "KeepValidPrefix": testLogKeepPrefix,
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			d := testLogBase(t, dir, plain, edit)
+			for range 3 {
+				last, err := d.LastIndex()
+				if err != nil {
+					t.Fatal(err)
+				}
+				testLogSave(t, d, testLogHard(4, 1, last), testLogEntries(last+1, last+8, 4, 60_000)) // over the borders of files
+				want := testLogContent(t, d)
+				d.WaitForBackground() // which may be making a file
+				killed := testLogCopyDir(t, dir)
+				testLogClose(t, d)
+				d = testLogOpen(t, killed, plain, edit)
+				testLogSame(t, "killed", testLogContent(t, d), want)
+				dir = killed
+			}
+			want := testLogContent(t, d)
+			testLogClose(t, d)
+			testLogSame(t, "closed", testLogContent(t, testLogOpen(t, dir, plain, edit)), want)
+		})
+	}
+}
+
 // TestFileOfAnotherTime: a file behind the one that a clean log ended in is
 // refused, or put aside, however well it continues the log.
 func TestFileOfAnotherTime(t *testing.T) {

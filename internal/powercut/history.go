@@ -25,6 +25,7 @@ type Config struct {
 	NoSync bool
 	Batch  bool   // BatchSync
 	Async  bool   // HardSync, and each Save is a SaveAsync
+	Plain  bool   // on a disk without fallocate; see simdisk.FS.Plain
 	Retain uint64 // Options.RetainEntries
 	// Edit changes the options of every Open; nil: not at all.
 	Edit func(o *mmapwal.Options)
@@ -144,6 +145,9 @@ type history struct {
 func newHistory(cfg *Config, data func(i, term uint64) []byte, count *counter) *history {
 	m := &oracle.Model{Data: data, Retain: cfg.Retain}
 	h := &history{cfg: cfg, count: count, disk: simdisk.New(), m: m, want: exactly(m)}
+	if cfg.Plain {
+		h.disk.Plain()
+	}
 	if err := h.disk.MkdirAll(logDir); err != nil {
 		panic(err)
 	}

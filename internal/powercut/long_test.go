@@ -36,7 +36,7 @@ func TestPowerCut(t *testing.T) {
 // longConfig is what belongs to a seed besides its history.
 func longConfig(seed uint64, noSync bool) *powercut.Config {
 	r := rand.New(rand.NewPCG(seed, 8))
-	c := &powercut.Config{NoSync: noSync, Retain: uint64(r.IntN(3) * r.IntN(10))}
+	c := &powercut.Config{NoSync: noSync, Plain: seed%4 == 2, Retain: uint64(r.IntN(3) * r.IntN(10))}
 	if !noSync { // all that syncs, in turn
 		c.Async, c.Batch = seed%3 == 1, seed%3 == 2
 	}

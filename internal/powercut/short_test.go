@@ -119,6 +119,19 @@ func all(length, longer int, seed uint64) (histories [][]powercut.Op) {
 	return append(histories, powercut.AfterFailedSync(syncs)...)
 }
 
+// TestPowerCutPlain tries recoveries on a disk without fallocate, where blocks are made by
+// writing zeros: none of them is written where something stands.
+func TestPowerCutPlain(t *testing.T) {
+	for name, noSync := range map[string]bool{"HardSync": false, "NoSync": true} {
+		t.Run(name, func(t *testing.T) {
+			limits := powercut.Limits{PerCut: 8, Torn: 2, Depth: 64, PerStep: 4, Workers: runtime.GOMAXPROCS(0)}
+			histories := append(powercut.All(1), powercut.Sample(3, 5, number(t, "SEED", 1))...)
+			report := tryShort(t, &powercut.Config{NoSync: noSync, Plain: true, Retain: 1}, limits, histories)
+			atLeast(t, "images", report.Images, 1_000)
+		})
+	}
+}
+
 // TestPowerCutFound tries the histories that a fault of the engine, or a mutation, was found
 // with more thoroughly: the recovery of every image is cut at all its steps.
 func TestPowerCutFound(t *testing.T) {

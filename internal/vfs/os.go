@@ -22,9 +22,14 @@ import (
 )
 
 // OS returns the operating system's file system.
-func OS() FS { return osFS{} }
+func OS() FS { return osFS{plain: plainOnly} }
 
-type osFS struct{}
+// Plain is OS as it is where the file system can neither reserve blocks nor give them back, nor
+// tell holes from data: what is written takes their place. It is for tests; with the build tag
+// nofallocate OS is the same.
+func Plain() FS { return osFS{plain: true} }
+
+type osFS struct{ plain bool }
 
 func (o osFS) MkdirAll(dir string) error {
 	dir = filepath.Clean(dir)
@@ -68,16 +73,16 @@ func (osFS) List(dir string) ([]Info, error) {
 	return infos, nil
 }
 
-func (osFS) Create(name string) (File, error) {
+func (o osFS) Create(name string) (File, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	overwriteInPlace(f)
-	return &osFile{File: f, name: name, writable: true}, nil
+	return &osFile{File: f, name: name, plain: o.plain, writable: true}, nil
 }
 
-func (osFS) Open(name string, readOnly bool) (File, error) {
+func (o osFS) Open(name string, readOnly bool) (File, error) {
 	flag := os.O_RDWR
 	if readOnly {
 		flag = os.O_RDONLY
@@ -86,7 +91,7 @@ func (osFS) Open(name string, readOnly bool) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &osFile{File: f, name: name, writable: !readOnly}, nil
+	return &osFile{File: f, name: name, plain: o.plain, writable: !readOnly}, nil
 }
 
 func (osFS) Rename(oldName, newName string) error { return os.Rename(oldName, newName) }
@@ -107,7 +112,9 @@ func (osFS) SyncDir(dir string) error {
 type osFile struct {
 	*os.File
 	direct   direct
-	name     string // now; os.File has that of the opening
+	stores   sync.RWMutex // held by each store for itself, and by Fill against all
+	name     string       // now; os.File has that of the opening
+	plain    bool         // as Plain has it
 	writable bool
 	locked   bool
 	detached bool
@@ -133,6 +140,8 @@ func (f *osFile) Size() (int64, error) {
 }
 
 func (f *osFile) WriteAt(p []byte, off int64) (int, error) {
+	f.stores.RLock()
+	defer f.stores.RUnlock()
 	n, err := f.File.WriteAt(p, off)
 	if err != nil {
 		return n, f.errorf("write", errors.Unwrap(err))
@@ -173,7 +182,9 @@ func (f *osFile) writeDirect(p []byte, off int64) (n int, err error) {
 
 // writeTo writes p to the file opened once more for writes around the page cache.
 func (f *osFile) writeTo(direct *os.File, p []byte, off int64) (n int, err error) {
+	f.stores.RLock()
 	n, err = direct.WriteAt(p, off)
+	f.stores.RUnlock()
 	if errors.Is(err, unix.EINVAL) {
 		f.direct.refused.Store(true)
 		return len(p), f.writeAll(p[n:], off+int64(n))
@@ -236,10 +247,13 @@ func (f *osFile) Close() error {
 }
 
 func (f *osFile) Reserve(off, n int64) error {
-	err := retryEINTR(func() error { return allocate(f.fd(), off, n) })
+	err := f.allocate(off, n)
 	if errors.Is(err, errors.ErrUnsupported) {
-		f.direct.refused.Store(true)           // zeros will be written beside what is written directly
-		return f.WriteZeros(off, n, page.Size) // the way to blocks that every file system knows
+		f.direct.refused.Store(true) // zeros will be written beside what is written directly
+		err = Fill(f.File, off, n, &f.stores)
+	}
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		err = path.Err
 	}
 	if err != nil {
 		return f.errorf("reserve", err)
@@ -247,11 +261,12 @@ func (f *osFile) Reserve(off, n int64) error {
 	return nil
 }
 
-// zeros are never changed, and so take no memory.
-var (
-	zeros  = align(unused[:], MaxZeros)
-	unused [MaxZeros + page.Size - 1]byte
-)
+func (f *osFile) allocate(off, n int64) error {
+	if f.plain {
+		return errors.ErrUnsupported
+	}
+	return retryEINTR(func() error { return allocate(f.fd(), off, n) })
+}
 
 // WriteZeros keeps no second descriptor: a file that is only made ready needs none.
 func (f *osFile) WriteZeros(off, n, piece int64) error {
@@ -277,7 +292,11 @@ func (f *osFile) WriteZeros(off, n, piece int64) error {
 }
 
 func (f *osFile) Punch(off, n int64) error {
-	if err := retryEINTR(func() error { return punch(f.fd(), off, n) }); err != nil {
+	err := errors.ErrUnsupported
+	if !f.plain {
+		err = retryEINTR(func() error { return punch(f.fd(), off, n) })
+	}
+	if err != nil {
 		return f.errorf("punch", err)
 	}
 	return nil
@@ -287,6 +306,9 @@ func (f *osFile) Data(off int64) (start, end int64, err error) {
 	size, err := f.Size()
 	if err != nil || off >= size {
 		return off, off, err
+	}
+	if f.plain {
+		return off, size, nil
 	}
 	start, end, err = dataRun(f.fd(), off, size)
 	if err != nil {
@@ -318,6 +340,8 @@ type osMapping struct {
 func (m *osMapping) Bytes() []byte { return m.mem }
 
 func (m *osMapping) Store(off int64, p []byte) error {
+	m.file.stores.RLock()
+	defer m.file.stores.RUnlock()
 	return Guard(m.file.name, m.mem, func() error {
 		copy(m.mem[off:off+int64(len(p))], p)
 		return nil

@@ -41,13 +41,15 @@ func dataRun(fd int, off, size int64) (start, end int64, err error) {
 	switch {
 	case errors.Is(err, unix.ENXIO):
 		return off, off, nil
-	case errors.Is(err, unix.EINVAL):
+	case errors.Is(err, unix.EINVAL), errors.Is(err, errors.ErrUnsupported):
 		return off, size, nil // the file system does not know about holes
 	case err != nil:
 		return 0, 0, err
 	}
-	end, err = unix.Seek(fd, start, unix.SEEK_HOLE)
-	return start, end, err
+	if end, err = unix.Seek(fd, start, unix.SEEK_HOLE); err != nil {
+		return off, size, nil // not what was to be known: that there is data is never wrong
+	}
+	return start, end, nil
 }
 
 // populateWrite answers EFAULT where a store would raise SIGBUS: the disk is

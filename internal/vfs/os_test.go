@@ -312,3 +312,96 @@ func TestLockOfAStartingProcess(t *testing.T) {
 	must(t, second.Lock())
 	must(t, second.Close())
 }
+
+// TestReserveKeepsWhatIsThere: whatever stands for fallocate changes no byte and no length, and
+// loses nothing that is stored meanwhile.
+func TestReserveKeepsWhatIsThere(t *testing.T) {
+	for name, fsys := range map[string]vfs.FS{"OS": vfs.OS(), "plain": vfs.Plain()} {
+		t.Run(name, func(t *testing.T) {
+			const size = 64*page.Size + 100
+			path := filepath.Join(t.TempDir(), "f")
+			f, err := fsys.Create(path)
+			must(t, err)
+			defer f.Close()
+			must(t, f.Truncate(size))
+			m := mapped(t, f, size)
+			for at := int64(7); at < size; at += 5*page.Size - 5 {
+				must(t, m.Store(at, []byte("promised")))
+			}
+			_, err = f.WriteAt([]byte{1, 2, 3}, size-3)
+			must(t, err)
+			want, err := os.ReadFile(path)
+			must(t, err)
+			for _, r := range [][2]int64{{0, size}, {1, 5}, {page.Size - 1, page.Size + 2}, {size - 3, 3}, {size - 1, 5}, {size + 9, 7}, {3*page.Size + 9, 40 * page.Size}} {
+				must(t, f.Reserve(r[0], r[1]))
+				got, err := os.ReadFile(path)
+				must(t, err)
+				if !bytes.Equal(got, want) {
+					t.Fatalf("Reserve(%d, %d) changed the file", r[0], r[1])
+				}
+			}
+			storeBesideReserve(t, f, m, size)
+		})
+	}
+}
+
+// storeBesideReserve stores to each half of a page while blocks are made for the file, again
+// and again.
+func storeBesideReserve(t *testing.T, f vfs.File, m vfs.Mapping, size int64) {
+	t.Helper()
+	stop, stopped := make(chan struct{}), make(chan error)
+	go func() {
+		var err error
+		for more := true; more && err == nil; {
+			err = f.Reserve(0, size)
+			select {
+			case <-stop:
+				more = false
+			default:
+			}
+		}
+		stopped <- err
+	}()
+	got := make([]byte, size)
+	for round := range uint64(60) {
+		for at := int64(page.Size / 2); at+8 <= size; at += page.Size / 2 {
+			var p [8]byte // every other time zeros, where Reserve may write
+			if round%2 == 1 {
+				page.Order.PutUint64(p[:], round)
+			}
+			if at%page.Size == 0 {
+				must(t, m.Store(at, p[:]))
+			} else {
+				_, err := f.WriteAt(p[:], at)
+				must(t, err)
+			}
+		}
+		_, err := f.ReadAt(got, 0)
+		must(t, err)
+		for at := int64(page.Size / 2); at+8 <= size; at += page.Size / 2 {
+			if round%2 == 1 && page.Order.Uint64(got[at:]) != round {
+				t.Fatalf("round %d: what was stored at %d beside Reserve is lost: %x", round, at, got[at:at+8])
+			}
+		}
+	}
+	close(stop)
+	must(t, <-stopped)
+}
+
+// TestPlain: where the system lacks the calls, what uses them goes on.
+func TestPlain(t *testing.T) {
+	f, err := vfs.Plain().Create(filepath.Join(t.TempDir(), "f"))
+	must(t, err)
+	defer f.Close()
+	must(t, f.Truncate(100*page.Size))
+	wantErr(t, f.Punch(0, page.Size), errors.ErrUnsupported)
+	if start, end, err := f.Data(5); start != 5 || end != 100*page.Size || err != nil {
+		t.Errorf("data %d to %d, %v", start, end, err)
+	}
+	must(t, f.Reserve(page.Size, 20*page.Size))
+	var stat unix.Stat_t
+	must(t, unix.Fstat(int(f.(interface{ Fd() uintptr }).Fd()), &stat))
+	if stat.Blocks*512 < 20*page.Size {
+		t.Errorf("%d bytes of blocks", stat.Blocks*512)
+	}
+}

@@ -104,8 +104,8 @@ type Info struct {
 }
 
 // File is an open file. ReadAt, WriteAt, WriteZeros, WriteDirect, StartWrite and Size may be
-// called concurrently, those that write for different bytes; the other methods by one goroutine
-// at a time.
+// called concurrently, those that write for different bytes, and so may Reserve beside them; the
+// other methods by one goroutine at a time.
 type File interface {
 	io.ReaderAt
 	io.WriterAt
@@ -117,8 +117,10 @@ type File interface {
 	Lock() error
 	// Truncate sets the length; what is added reads as zeros and has no blocks.
 	Truncate(size int64) error
-	// Reserve allocates blocks for [off, off+n), which lies inside the file and
-	// holds nothing of value. It fails with ENOSPC before anything is written.
+	// Reserve allocates blocks for [off, off+n), which lies inside the file. It changes no
+	// byte of it and no length, whatever is stored there, before or meanwhile; where the
+	// system cannot allocate, it is Fill. ENOSPC: some of the range may have blocks by then.
+	// What is stored to it through this File and its mappings is not lost.
 	Reserve(off, n int64) error
 	// WriteZeros writes zeros to [off, off+n) inside the file, in pieces of so many
 	// bytes, MaxZeros at most, or Direct. The system may cache a piece as one: large ones

@@ -51,6 +51,7 @@ type Remains struct {
 	units []Unit
 	dirs  []dirRemains
 	files []fileRemains
+	plain bool
 }
 
 // dirRemains is a directory; unit is that of its first pending change.
@@ -85,7 +86,7 @@ func (f *FS) Remains() *Remains {
 }
 
 func (f *FS) remains() *Remains {
-	r := new(Remains)
+	r := &Remains{plain: f.plain}
 	names := make(map[*inode]string)
 	var nodes []*inode
 	add := func(name string, node *inode) {
@@ -153,7 +154,7 @@ func (r *Remains) Units() []Unit { return r.units }
 // decides for each unit, by its place in Units. Images share pages, so they cost
 // little.
 func (r *Remains) Image(fate func(unit int) Fate) *FS {
-	image := &FS{dirs: make(map[string]*directory, len(r.dirs))}
+	image := &FS{dirs: make(map[string]*directory, len(r.dirs)), plain: r.plain}
 	found := make(map[*inode]*inode, len(r.files))
 	for k := range r.files {
 		found[r.files[k].node] = r.files[k].image(image, fate)

@@ -2,7 +2,6 @@ package simdisk
 
 import (
 	"errors"
-	"io"
 	"io/fs"
 
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
@@ -31,15 +30,8 @@ func (f *file) step(op Op) (unlock func(), err error) {
 func (f *file) ReadAt(p []byte, off int64) (int, error) {
 	f.fsys.mu.Lock()
 	defer f.fsys.mu.Unlock()
-	if off >= f.node.size {
-		return 0, io.EOF
-	}
 	f.node.load(0)
-	n := copy(p, f.node.mem[off:f.node.size])
-	if n < len(p) {
-		return n, io.EOF
-	}
-	return n, nil
+	return f.node.ReadAt(p, off)
 }
 
 func (f *file) WriteAt(p []byte, off int64) (int, error) {
@@ -50,8 +42,7 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 	}
 	f.node.resize(max(f.node.size, off+int64(len(p))))
 	f.node.load(0)
-	f.node.store(off, p)
-	return len(p), nil
+	return f.node.WriteAt(p, off)
 }
 
 func (f *file) CanDirect() bool { return true }
@@ -94,15 +85,23 @@ func (f *file) Truncate(size int64) error {
 	return err
 }
 
-// Reserve changes nothing: there is always room.
+// Reserve changes nothing: there is always room. On a plain disk that is for vfs.Fill to
+// leave so.
 func (f *file) Reserve(off, n int64) error {
 	unlock, err := f.step(OpReserve)
 	defer unlock()
-	if err == nil {
-		f.node.resize(max(f.node.size, off+n))
+	if err != nil || !f.fsys.plain {
+		return err
 	}
-	return err
+	f.node.load(0)
+	return vfs.Fill(f.node, off, n, unlocked{})
 }
+
+// unlocked is for who holds the lock of the FS.
+type unlocked struct{}
+
+func (unlocked) Lock()   {}
+func (unlocked) Unlock() {}
 
 func (f *file) WriteZeros(off, n, _ int64) error {
 	unlock, err := f.step(OpWrite)
@@ -121,6 +120,9 @@ func (f *file) StartWrite(int64, int64) {}
 func (f *file) Punch(off, n int64) error {
 	unlock, err := f.step(OpPunch)
 	defer unlock()
+	if err == nil && f.fsys.plain {
+		err = &fs.PathError{Op: OpPunch, Path: f.name, Err: errors.ErrUnsupported}
+	}
 	if n = min(n, f.node.size-off); err == nil && n > 0 {
 		f.node.load(0)
 		f.node.clear(off, n)
@@ -131,6 +133,9 @@ func (f *file) Punch(off, n int64) error {
 func (f *file) Data(off int64) (start, end int64, err error) {
 	f.fsys.mu.Lock()
 	defer f.fsys.mu.Unlock()
+	if f.fsys.plain {
+		return off, max(off, f.node.size), nil
+	}
 	start, end = f.node.data(off)
 	return start, end, nil
 }

@@ -2,6 +2,7 @@ package simdisk
 
 import (
 	"bytes"
+	"io"
 	"slices"
 )
 
@@ -87,6 +88,24 @@ func (n *inode) resize(size int64) {
 	n.size = size
 	n.sizes = append(n.sizes, size)
 	n.fsys.changed = true
+}
+
+// ReadAt reads the current content, which is in memory.
+func (n *inode) ReadAt(p []byte, off int64) (int, error) {
+	if off >= n.size {
+		return 0, io.EOF
+	}
+	count := copy(p, n.mem[off:n.size])
+	if count < len(p) {
+		return count, io.EOF
+	}
+	return count, nil
+}
+
+// WriteAt writes inside the file, which is in memory.
+func (n *inode) WriteAt(p []byte, off int64) (int, error) {
+	n.store(off, p)
+	return len(p), nil
 }
 
 // store changes the current content, page by page.

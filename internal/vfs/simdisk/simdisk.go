@@ -77,6 +77,7 @@ type FS struct {
 	// changed: a power cut can leave something else than at the last step.
 	changed bool
 	loaded  []*inode // those with memory
+	plain   bool     // see Plain
 }
 
 // Step is an operation that is about to be done.
@@ -96,6 +97,14 @@ var _ vfs.FS = (*FS)(nil)
 // New returns an empty file system, with a root directory.
 func New() *FS {
 	return &FS{dirs: map[string]*directory{"/": newDirectory()}}
+}
+
+// Plain makes it one, and all images of it, that can neither reserve blocks nor give them back,
+// nor tell holes from data, as vfs.Plain.
+func (f *FS) Plain() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.plain = true
 }
 
 // Steps returns how many steps were done.

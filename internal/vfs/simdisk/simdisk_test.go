@@ -182,6 +182,28 @@ func must2[T any](v T, err error) T {
 	return v
 }
 
+// TestPlain: a disk that cannot allocate, and its images, leave what is stored as it is.
+func TestPlain(t *testing.T) {
+	fsys := simdisk.New()
+	fsys.Plain()
+	f, m := create(t, fsys)
+	must(t, m.Store(0, []byte("x")), m.Store(4090, []byte("yyyyyyyyyyyy")), f.Sync())
+	want := string(read(t, fsys, "/f"))
+	images(fsys, func(image *simdisk.FS) {
+		f, err := image.Open("/f", false)
+		must(t, err, f.Reserve(0, 8192))
+		if got := string(read(t, image, "/f")); got != want {
+			t.Fatal("Reserve changed the file")
+		}
+		if err := f.Punch(0, 4096); !errors.Is(err, errors.ErrUnsupported) {
+			t.Fatalf("Punch: %v", err)
+		}
+		if start, end, err := f.Data(7); start != 7 || end != 8192 || err != nil {
+			t.Fatalf("data %d to %d, %v", start, end, err)
+		}
+	})
+}
+
 func TestSize(t *testing.T) {
 	fsys := simdisk.New()
 	f, err := fsys.Create("/f")

@@ -1,0 +1,5 @@
+//go:build !nofallocate
+
+package vfs
+
+const plainOnly = false
