@@ -154,6 +154,7 @@ func unsyncedRestore(opts *backup.RestoreOptions) *backup.RestoreOptions {
 type noSync struct{ vfs.FS }
 
 func (noSync) SyncDir(string) error                   { return nil }
+func (f noSync) OpenDir(string) (vfs.Dir, error)      { return vfs.FixedDir(f), nil }
 func (noSync) MkdirAll(dir string) error              { return os.MkdirAll(dir, 0o700) }
 func (f noSync) Create(name string) (vfs.File, error) { return unsynced(f.FS.Create(name)) }
 func (f noSync) Open(name string, readOnly bool) (vfs.File, error) {

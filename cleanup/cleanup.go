@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"github.com/seed-2fef92ad/raftwal/internal/host"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 )
 
 // File is an entry file as far as its life is concerned.
@@ -54,9 +55,9 @@ type Dead struct {
 // there is nothing to do. A few entry files it keeps as spares. Its methods may be
 // called concurrently.
 type Remover struct {
-	host host.Host
-	dir  string
-	log  *slog.Logger
+	files vfs.Files
+	dir   string
+	log   *slog.Logger
 	// syncFailed is told when the directory could not be synced.
 	syncFailed func(error)
 	runner     *host.Runner
@@ -70,10 +71,10 @@ type Remover struct {
 	maxSpares int
 }
 
-// NewRemover returns a Remover for dir, which keeps up to maxSpares spare files. It
+// NewRemover returns a Remover of files of dir, which keeps up to maxSpares spare files. It
 // reports failures to log, and a failed sync of the directory to syncFailed as well.
-func NewRemover(h host.Host, dir string, maxSpares int, log *slog.Logger, syncFailed func(error)) *Remover {
-	r := &Remover{host: h, dir: dir, maxSpares: maxSpares, log: log, syncFailed: syncFailed,
+func NewRemover(h host.Host, files vfs.Files, dir string, maxSpares int, log *slog.Logger, syncFailed func(error)) *Remover {
+	r := &Remover{files: files, dir: dir, maxSpares: maxSpares, log: log, syncFailed: syncFailed,
 		failed: make(map[string]error), plain: make(map[string]bool)}
 	r.runner = host.NewRunner(h, r.run)
 	return r
@@ -168,9 +169,9 @@ func (r *Remover) run() {
 			kept = append(kept, d.Spare)
 			continue
 		}
-		r.note(d.Name, r.host.FS.Remove(filepath.Join(r.dir, d.Name)))
+		r.note(d.Name, r.files.Remove(filepath.Join(r.dir, d.Name)))
 	}
-	if err := r.host.FS.SyncDir(r.dir); err != nil {
+	if err := r.files.SyncDir(r.dir); err != nil {
 		r.log.Error("raftwal: directory not synced after removals", "dir", r.dir, "err", err)
 		r.syncFailed(err)
 		return
@@ -195,7 +196,7 @@ func (r *Remover) keep(d Dead) bool {
 	if d.Spare == "" || !d.Closed() {
 		return false
 	}
-	return r.host.FS.Rename(filepath.Join(r.dir, d.Name), filepath.Join(r.dir, d.Spare)) == nil
+	return r.files.Rename(filepath.Join(r.dir, d.Name), filepath.Join(r.dir, d.Spare)) == nil
 }
 
 // take returns what is queued, and how many spares may still be kept.

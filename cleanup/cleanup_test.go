@@ -77,9 +77,7 @@ func newRemover(t *testing.T, files ...string) *remover {
 		}
 	}
 	log := slog.New(slog.NewTextHandler(&r.log, nil)) // its handler locks
-	h := host.OS()
-	h.FS = r.fsys
-	r.Remover = cleanup.NewRemover(h, r.dir, 2, log, func(err error) {
+	r.Remover = cleanup.NewRemover(host.OS(), r.fsys, r.dir, 2, log, func(err error) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.syncErrs = append(r.syncErrs, err)

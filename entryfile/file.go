@@ -47,7 +47,7 @@ type Spec struct {
 // those that read (Locate, Read), while the file is pinned, except beside
 // Restore, Recover and Reseal. After Terminate, Seal may run beside the readers.
 type File struct {
-	fsys     vfs.FS
+	fsys     vfs.Files
 	dir      string
 	path     string
 	readOnly bool
@@ -101,7 +101,7 @@ type File struct {
 const dataStep = 1 << 20
 
 // newFile returns the file that spec describes, empty.
-func newFile(fsys vfs.FS, dir string, spec *Spec) (f *File, err error) {
+func newFile(fsys vfs.Files, dir string, spec *Spec) (f *File, err error) {
 	f = &File{
 		fsys: fsys, dir: dir, path: filepath.Join(dir, Name(spec.Number)), synced: spec.Synced,
 		header: Header{
@@ -129,7 +129,7 @@ func SizeFor(dataBytes int64) int64 { return DataStart + roundUp(dataBytes, page
 // Prepare makes an empty file under a temporary name, with room for dataBytes of
 // records, its header durable. On an error it leaves nothing behind; ENOSPC says that the
 // disk is full.
-func Prepare(fsys vfs.FS, dir string, spec Spec, dataBytes int64) (_ *File, err error) {
+func Prepare(fsys vfs.Files, dir string, spec Spec, dataBytes int64) (_ *File, err error) {
 	f, err := newFile(fsys, dir, &spec)
 	if err != nil {
 		return nil, err
@@ -240,7 +240,7 @@ func (f *File) Discard() {
 //
 // Damage, a cut and a file of another log are a *corrupt.Error;
 // encryption.ErrKeyRequired, encryption.ErrTampered.
-func Open(fsys vfs.FS, dir string, number, logID uint64, keys *encryption.DirectoryKey, readOnly bool) (_ *File, err error) {
+func Open(fsys vfs.Files, dir string, number, logID uint64, keys *encryption.DirectoryKey, readOnly bool) (_ *File, err error) {
 	f := &File{fsys: fsys, dir: dir, path: filepath.Join(dir, Name(number)), readOnly: readOnly}
 	f.refs.Store(1)
 	if f.file, err = fsys.Open(f.path, readOnly); err != nil {

@@ -255,7 +255,7 @@ var ErrUnfit = errors.New("the spare file does not fit")
 // Reuse is Prepare that begins with a spare file, which it takes the name from. On an
 // error that is gone, or a spare still. What the file held never counts as a record:
 // the salt is another. ErrUnfit.
-func Reuse(fsys vfs.FS, dir, spare string, spec Spec, dataBytes int64) (_ *File, err error) {
+func Reuse(fsys vfs.Files, dir, spare string, spec Spec, dataBytes int64) (_ *File, err error) {
 	f, err := newFile(fsys, dir, &spec)
 	if err != nil {
 		return nil, err

@@ -49,7 +49,7 @@ var (
 
 // File is an open wal.meta. Its methods must not be called concurrently.
 type File struct {
-	fsys     vfs.FS
+	fsys     vfs.Files
 	dir      string
 	name     string
 	file     vfs.File
@@ -73,7 +73,7 @@ type File struct {
 // or at most a temporary name, which the next Create takes over. fs.ErrExist if
 // there is one by now, vfs.ErrLocked while another process creates it. keys and
 // random are for an encrypted log, else nil.
-func Create(fsys vfs.FS, dir string, m Meta, keys *encryption.DirectoryKey, random io.Reader) (err error) {
+func Create(fsys vfs.Files, dir string, m Meta, keys *encryption.DirectoryKey, random io.Reader) (err error) {
 	var auth *encryption.Authenticator
 	if m.Encrypted {
 		if auth, err = keys.NewAuthenticator(); err != nil {
@@ -104,7 +104,7 @@ func Create(fsys vfs.FS, dir string, m Meta, keys *encryption.DirectoryKey, rand
 	return nil
 }
 
-func create(fsys vfs.FS, dir string, f vfs.File, m Meta, auth *encryption.Authenticator) error {
+func create(fsys vfs.Files, dir string, f vfs.File, m Meta, auth *encryption.Authenticator) error {
 	name := filepath.Join(dir, Name)
 	old, err := fsys.Open(name, true)
 	if err == nil {
@@ -140,7 +140,7 @@ func create(fsys vfs.FS, dir string, f vfs.File, m Meta, auth *encryption.Authen
 // but Meta and Close.
 //
 // Errors: fs.ErrNotExist, vfs.ErrLocked, ErrVersion, ErrDgraph, ErrForeign, *corrupt.Error.
-func Open(fsys vfs.FS, dir string, readOnly bool) (_ *File, err error) {
+func Open(fsys vfs.Files, dir string, readOnly bool) (_ *File, err error) {
 	f := &File{fsys: fsys, dir: dir, name: filepath.Join(dir, Name)}
 	if f.file, err = fsys.Open(f.name, readOnly); err != nil {
 		return nil, err

@@ -69,7 +69,7 @@ func (v *PageView) InlineBytes() int {
 // are keys, and returns the size of its data. Without all, the header only.
 //
 // Errors: *corrupt.Error; encryption.ErrTampered, ErrVersion.
-func InspectSnapshot(fsys vfs.FS, dir string, m *Meta, keys *encryption.DirectoryKey, all bool) (bytes int64, err error) {
+func InspectSnapshot(fsys vfs.Files, dir string, m *Meta, keys *encryption.DirectoryKey, all bool) (bytes int64, err error) {
 	s, err := (&File{fsys: fsys, dir: dir, keys: keys}).OpenSnapshot(m)
 	if err != nil {
 		return 0, err

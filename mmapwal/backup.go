@@ -234,7 +234,7 @@ func (b *backup) write(c *cut) error {
 	if err := add(meta, nil); err != nil {
 		return err
 	}
-	if err := c.unchanged(); err != nil {
+	if err := b.reading(c.unchanged); err != nil {
 		return err
 	}
 	return b.out.Finish(m)

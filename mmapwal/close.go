@@ -143,8 +143,16 @@ func (d *DiskStorage) settleTail() error {
 	return d.tail.SyncSlots()
 }
 
-// release closes all files; the lock goes with wal.meta.
+// release closes the directory and all files; the lock goes with wal.meta.
 func (d *DiskStorage) release() error {
+	err := d.releaseFiles()
+	if d.fsys != nil {
+		err = errors.Join(err, d.fsys.Close())
+	}
+	return err
+}
+
+func (d *DiskStorage) releaseFiles() error {
 	d.stopAhead()
 	if d.remover != nil {
 		d.remover.Wait()

@@ -323,6 +323,8 @@ type testLogFastFS struct{ vfs.FS }
 
 func (testLogFastFS) SyncDir(string) error { return nil }
 
+func (f testLogFastFS) OpenDir(string) (vfs.Dir, error) { return vfs.FixedDir(f), nil }
+
 func (f testLogFastFS) MkdirAll(dir string) error { return os.MkdirAll(dir, 0o700) }
 
 func (f testLogFastFS) Create(name string) (vfs.File, error) {

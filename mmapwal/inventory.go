@@ -39,7 +39,7 @@ type inventory struct {
 
 // takeInventory lists dir. An entry file under a name that this package does not
 // give is an error: which of two files counts cannot be guessed.
-func takeInventory(fsys vfs.FS, dir string) (*inventory, error) {
+func takeInventory(fsys vfs.Files, dir string) (*inventory, error) {
 	infos, err := fsys.List(dir)
 	if err != nil {
 		return nil, err

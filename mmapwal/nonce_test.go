@@ -50,6 +50,8 @@ type testNonceFS struct {
 	nonces *testNonces
 }
 
+func (f testNonceFS) OpenDir(string) (vfs.Dir, error) { return vfs.FixedDir(f), nil }
+
 func (f testNonceFS) Create(name string) (vfs.File, error) {
 	file, err := f.FS.Create(name)
 	return testNonceFile{file, name, f.nonces}, err

@@ -51,7 +51,7 @@ func Open(dir string, opts *Options) (*DiskStorage, error) {
 		return nil, err
 	}
 	started := time.Now()
-	d := &DiskStorage{opts: o, host: o.host, fsys: o.host.FS, dir: dir, log: o.Logger, count: counters{opened: started}}
+	d := &DiskStorage{opts: o, host: o.host, dir: dir, log: o.Logger, count: counters{opened: started}}
 	if dir != "" {
 		d.dir = filepath.Clean(dir)
 	}
@@ -79,11 +79,17 @@ func (d *DiskStorage) open() error {
 	if d.dir == "" {
 		return invalidf("the name of the directory is empty")
 	}
+	if !d.opts.ReadOnly {
+		if err := d.host.FS.MkdirAll(d.dir); err != nil {
+			return err
+		}
+	}
+	var err error
+	if d.fsys, err = d.host.FS.OpenDir(d.dir); err != nil {
+		return err
+	}
 	if d.opts.ReadOnly {
 		return d.openReadOnly()
-	}
-	if err := d.fsys.MkdirAll(d.dir); err != nil {
-		return err
 	}
 	if err := d.lock(); err != nil {
 		return err
@@ -92,7 +98,7 @@ func (d *DiskStorage) open() error {
 	if err != nil {
 		return err
 	}
-	d.remover = cleanup.NewRemover(d.host, d.dir, d.opts.SpareFiles, d.log, func(err error) { d.poison(err) })
+	d.remover = cleanup.NewRemover(d.host, d.fsys, d.dir, d.opts.SpareFiles, d.log, func(err error) { d.poison(err) })
 	d.view.cache.limit = d.opts.CacheSize
 	d.startAhead()
 	d.startSyncer()
@@ -113,8 +119,8 @@ func (d *DiskStorage) lock() (err error) {
 		return err
 	}
 	// The directory may have been made by a process that did not live to sync it,
-	// or by the user. Who may not open its parent has to rely on them.
-	if err := d.fsys.SyncDir(filepath.Dir(d.dir)); err != nil && !errors.Is(err, fs.ErrPermission) {
+	// or by the user.
+	if err := d.fsys.SyncParents(); err != nil {
 		return err
 	}
 	logID, err := d.randomUint64()
@@ -359,7 +365,7 @@ func (d *DiskStorage) openReadOnly() error {
 		if !gone && !torn || try == tries {
 			return err
 		}
-		_ = d.release()
+		_ = d.releaseFiles()
 		d.meta, d.files, d.tail, d.snapshot, d.recovery = nil, nil, nil, nil, Recovery{}
 		time.Sleep(time.Duration(try) * time.Millisecond)
 	}

@@ -45,7 +45,7 @@ import (
 type DiskStorage struct {
 	opts Options
 	host host.Host
-	fsys vfs.FS
+	fsys vfs.Dir // the directory, open
 	dir  string
 	log  *slog.Logger
 

@@ -240,6 +240,9 @@ func (d *Disk) Flip(name string, off int64, bits byte) {
 // MkdirAll is vfs.FS's.
 func (d *Disk) MkdirAll(string) error { return nil }
 
+// OpenDir is vfs.FS's.
+func (d *Disk) OpenDir(string) (vfs.Dir, error) { return vfs.FixedDir(d), nil }
+
 // SyncDir is vfs.FS's.
 func (d *Disk) SyncDir(string) error { return nil }
 

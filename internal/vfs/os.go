@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sort"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -22,14 +21,15 @@ import (
 )
 
 // OS returns the operating system's file system.
-func OS() FS { return osFS{plain: plainOnly} }
+func OS() FS { return osFS{osFiles{plain: plainOnly}} }
 
 // Plain is OS as it is where the file system can neither reserve blocks nor give them back, nor
 // tell holes from data: what is written takes their place. It is for tests; with the build tag
 // nofallocate OS is the same.
-func Plain() FS { return osFS{plain: true} }
+func Plain() FS { return osFS{osFiles{plain: true}} }
 
-type osFS struct{ plain bool }
+// osFS resolves paths as the process does.
+type osFS struct{ osFiles }
 
 func (o osFS) MkdirAll(dir string) error {
 	dir = filepath.Clean(dir)
@@ -50,63 +50,10 @@ func (o osFS) MkdirAll(dir string) error {
 	if err != nil {
 		return err
 	}
-	return o.SyncDir(filepath.Dir(dir))
-}
-
-func (osFS) List(dir string) ([]Info, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
+	if err := o.SyncDir(filepath.Dir(dir)); !errors.Is(err, fs.ErrPermission) {
+		return err
 	}
-	infos := make([]Info, 0, len(entries))
-	for _, e := range entries {
-		info, err := e.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // removed since it was listed
-		}
-		if err != nil {
-			return nil, err
-		}
-		infos = append(infos, Info{Name: e.Name(), Size: info.Size(), IsDir: e.IsDir(), Modified: info.ModTime()})
-	}
-	sort.Slice(infos, func(i, j int) bool { return infos[i].Name < infos[j].Name })
-	return infos, nil
-}
-
-func (o osFS) Create(name string) (File, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	overwriteInPlace(f)
-	return &osFile{File: f, name: name, plain: o.plain, writable: true}, nil
-}
-
-func (o osFS) Open(name string, readOnly bool) (File, error) {
-	flag := os.O_RDWR
-	if readOnly {
-		flag = os.O_RDONLY
-	}
-	f, err := os.OpenFile(name, flag, 0)
-	if err != nil {
-		return nil, err
-	}
-	return &osFile{File: f, name: name, plain: o.plain, writable: !readOnly}, nil
-}
-
-func (osFS) Rename(oldName, newName string) error { return os.Rename(oldName, newName) }
-func (osFS) Remove(name string) error             { return os.Remove(name) }
-
-func (osFS) SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err // nothing was synced, and nothing lost by that
-	}
-	if err := d.Sync(); err != nil {
-		_ = d.Close()
-		return &fs.PathError{Op: OpSyncDir, Path: dir, Err: err}
-	}
-	return d.Close()
+	return syncFrom(dir)
 }
 
 type osFile struct {

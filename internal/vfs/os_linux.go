@@ -97,6 +97,9 @@ func syncMapped(pages []byte, _ *os.File) error {
 
 func syncFile(f *os.File) error { return f.Sync() }
 
+// syncFS syncs the file system that a file is on.
+func syncFS(fd int) error { return unix.Syncfs(fd) }
+
 // blockSize returns the unit in which stat counts, in bytes.
 func blockSize(stat *unix.Statfs_t) int64 { return int64(stat.Frsize) }
 

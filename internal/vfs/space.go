@@ -15,9 +15,9 @@ type Space struct {
 }
 
 // SpaceOf returns the space of the file system that dir is on: one system call,
-// which reads no disk. errors.ErrUnsupported if fsys cannot tell.
-func SpaceOf(fsys FS, dir string) (Space, error) {
-	s, ok := fsys.(interface {
+// which reads no disk. errors.ErrUnsupported if files cannot tell.
+func SpaceOf(files Files, dir string) (Space, error) {
+	s, ok := files.(interface {
 		Space(dir string) (Space, error)
 	})
 	if !ok {
@@ -27,9 +27,15 @@ func SpaceOf(fsys FS, dir string) (Space, error) {
 }
 
 // Space tells what a user without privileges finds free.
-func (osFS) Space(dir string) (Space, error) {
+func (o osFiles) Space(dir string) (Space, error) {
 	var stat unix.Statfs_t
-	if err := unix.Statfs(dir, &stat); err != nil {
+	var err error
+	if o.dir == nil {
+		err = unix.Statfs(dir, &stat)
+	} else {
+		err = o.dir.with(func(fd int) error { return unix.Fstatfs(fd, &stat) })
+	}
+	if err != nil {
 		return Space{}, &fs.PathError{Op: "statfs", Path: dir, Err: err}
 	}
 	unit := blockSize(&stat)

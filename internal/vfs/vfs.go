@@ -27,6 +27,16 @@ var (
 	ErrFault = errors.New("page fault in mapped memory")
 )
 
+// NotRegularError says what is in the place of a file: a log does not follow links, and
+// waits for no FIFO.
+type NotRegularError struct {
+	Kind string // "a FIFO", "a symbolic link" …
+}
+
+func (e *NotRegularError) Error() string {
+	return "this is " + e.Kind + ", and no regular file: put the file itself here, or move what is not the log's away"
+}
+
 // MaxZeros is the size of the largest piece of File.WriteZeros, in bytes: so long does what
 // else is written wait for the disk.
 const MaxZeros = 256 << 10
@@ -65,26 +75,56 @@ func SyncFailed(err error) bool {
 
 // FS is a file system. All its methods may be called concurrently.
 type FS interface {
+	Files
 	// MkdirAll makes dir and its missing parents (mode 0700) durably: each new
 	// directory's parent is synced.
 	MkdirAll(dir string) error
+	// OpenDir opens dir, for all work on its files from then on.
+	OpenDir(dir string) (Dir, error)
+}
+
+// Files are the files of directories, by their paths.
+type Files interface {
 	// List returns the entries of dir, sorted by name.
 	List(dir string) ([]Info, error)
 	// Create makes a new, empty file (mode 0600). The name must not exist.
 	Create(name string) (File, error)
-	// Open opens an existing file, for reading only or for both.
+	// Open opens an existing file, for reading only or for both. A link, or what is no
+	// regular file, is a *NotRegularError.
 	Open(name string, readOnly bool) (File, error)
 	// Rename replaces newName with oldName. SyncDir makes it durable.
 	Rename(oldName, newName string) error
-	// Remove deletes a name. SyncDir makes it durable.
+	// Remove deletes a file, or an empty directory. SyncDir makes it durable.
 	Remove(name string) error
 	// SyncDir makes the names in dir durable.
 	SyncDir(dir string) error
 }
 
+// Dir is an open directory. It stays the one that was opened, wherever it is moved to, and
+// whatever takes its place: names are paths that begin with the one it was opened by, as
+// errors show them, but the rest alone is looked up, in the directory. Only what creates or
+// opens a file needs a descriptor.
+type Dir interface {
+	Files
+	// SyncParents makes the directory's own name durable, and those of all directories
+	// that it lies in.
+	SyncParents() error
+	// Close gives the directory up. Its open files stay open.
+	Close() error
+}
+
+// FixedDir returns a Dir for a file system in which no directory is ever moved: names are
+// looked up in files, and only MkdirAll makes directories.
+func FixedDir(files Files) Dir { return fixedDir{files} }
+
+type fixedDir struct{ Files }
+
+func (fixedDir) SyncParents() error { return nil }
+func (fixedDir) Close() error       { return nil }
+
 // CreateAnew is Create for a temporary name: what an earlier attempt left there
 // is removed.
-func CreateAnew(fsys FS, name string) (File, error) {
+func CreateAnew(fsys Files, name string) (File, error) {
 	f, err := fsys.Create(name)
 	if !errors.Is(err, fs.ErrExist) {
 		return f, err

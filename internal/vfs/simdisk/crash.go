@@ -154,7 +154,8 @@ func (r *Remains) Units() []Unit { return r.units }
 // decides for each unit, by its place in Units. Images share pages, so they cost
 // little.
 func (r *Remains) Image(fate func(unit int) Fate) *FS {
-	image := &FS{dirs: make(map[string]*directory, len(r.dirs)), plain: r.plain}
+	image := newFS(make(map[string]*directory, len(r.dirs)))
+	image.plain = r.plain
 	found := make(map[*inode]*inode, len(r.files))
 	for k := range r.files {
 		found[r.files[k].node] = r.files[k].image(image, fate)

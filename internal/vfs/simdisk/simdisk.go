@@ -66,6 +66,7 @@ const (
 
 // FS is a file system in memory.
 type FS struct {
+	files
 	mu    sync.Mutex
 	dirs  map[string]*directory
 	steps int // done so far
@@ -96,7 +97,13 @@ var _ vfs.FS = (*FS)(nil)
 
 // New returns an empty file system, with a root directory.
 func New() *FS {
-	return &FS{dirs: map[string]*directory{"/": newDirectory()}}
+	return newFS(map[string]*directory{"/": newDirectory()})
+}
+
+func newFS(dirs map[string]*directory) *FS {
+	f := &FS{dirs: dirs}
+	f.files.fsys = f
+	return f
 }
 
 // Plain makes it one, and all images of it, that can neither reserve blocks nor give them back,
@@ -198,10 +205,36 @@ func (f *FS) MkdirAll(dir string) error {
 	return nil
 }
 
-// List is vfs.FS's.
-func (f *FS) List(dir string) ([]vfs.Info, error) {
+// OpenDir is vfs.FS's.
+func (f *FS) OpenDir(dir string) (vfs.Dir, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	d, err := f.directory("open", dir)
+	if err != nil {
+		return nil, err
+	}
+	return openDir{files{fsys: f, open: d, path: filepath.Clean(dir)}}, nil
+}
+
+// openDir is an open directory.
+type openDir struct{ files }
+
+// SyncParents does nothing: MkdirAll has.
+func (openDir) SyncParents() error { return nil }
+
+func (openDir) Close() error { return nil }
+
+// files are those of one open directory, or, if that is nil, those of all.
+type files struct {
+	fsys *FS
+	open *directory
+	path string
+}
+
+// List is vfs.Files'.
+func (f files) List(dir string) ([]vfs.Info, error) {
+	f.fsys.mu.Lock()
+	defer f.fsys.mu.Unlock()
 	d, err := f.directory("list", dir)
 	if err != nil {
 		return nil, err
@@ -213,16 +246,22 @@ func (f *FS) List(dir string) ([]vfs.Info, error) {
 	return infos, nil
 }
 
-// directory returns the directory with the given path.
-func (f *FS) directory(op Op, path string) (*directory, error) {
-	if d := f.dirs[filepath.Clean(path)]; d != nil {
+// directory returns the directory with the given path, or the one that is open.
+func (f files) directory(op Op, path string) (*directory, error) {
+	if f.open != nil {
+		if filepath.Clean(path) != f.path {
+			return nil, &fs.PathError{Op: op, Path: path, Err: syscall.EXDEV}
+		}
+		return f.open, nil
+	}
+	if d := f.fsys.dirs[filepath.Clean(path)]; d != nil {
 		return d, nil
 	}
 	return nil, &fs.PathError{Op: op, Path: path, Err: fs.ErrNotExist}
 }
 
 // find returns the directory that holds name, and its file there, nil if none.
-func (f *FS) find(op Op, name string) (*directory, *inode, error) {
+func (f files) find(op Op, name string) (*directory, *inode, error) {
 	d, err := f.directory(op, filepath.Dir(name))
 	if err != nil {
 		return nil, nil, err
@@ -230,30 +269,30 @@ func (f *FS) find(op Op, name string) (*directory, *inode, error) {
 	return d, d.names[filepath.Base(name)], nil
 }
 
-// Create is vfs.FS's.
-func (f *FS) Create(name string) (vfs.File, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// Create is vfs.Files'.
+func (f files) Create(name string) (vfs.File, error) {
+	f.fsys.mu.Lock()
+	defer f.fsys.mu.Unlock()
 	d, node, err := f.find(OpCreate, name)
 	if err == nil && node != nil {
 		err = &fs.PathError{Op: OpCreate, Path: name, Err: fs.ErrExist}
 	}
 	if err == nil {
-		err = f.step(OpCreate, name)
+		err = f.fsys.step(OpCreate, name)
 	}
 	if err != nil {
 		return nil, err
 	}
-	node = &inode{pages: make(map[int64]*page), fsys: f}
-	f.changed = true
+	node = &inode{pages: make(map[int64]*page), fsys: f.fsys}
+	f.fsys.changed = true
 	d.do(change{to: filepath.Base(name), node: node})
-	return &file{fsys: f, name: name, node: node, writable: true}, nil
+	return &file{fsys: f.fsys, name: name, node: node, writable: true}, nil
 }
 
-// Open is vfs.FS's.
-func (f *FS) Open(name string, readOnly bool) (vfs.File, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// Open is vfs.Files'.
+func (f files) Open(name string, readOnly bool) (vfs.File, error) {
+	f.fsys.mu.Lock()
+	defer f.fsys.mu.Unlock()
 	_, node, err := f.find("open", name)
 	if err == nil && node == nil {
 		err = &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
@@ -261,28 +300,28 @@ func (f *FS) Open(name string, readOnly bool) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &file{fsys: f, name: name, node: node, writable: !readOnly}, nil
+	return &file{fsys: f.fsys, name: name, node: node, writable: !readOnly}, nil
 }
 
-// Rename is vfs.FS's, inside one directory.
-func (f *FS) Rename(oldName, newName string) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// Rename is vfs.Files', inside one directory.
+func (f files) Rename(oldName, newName string) error {
+	f.fsys.mu.Lock()
+	defer f.fsys.mu.Unlock()
 	if filepath.Dir(oldName) != filepath.Dir(newName) {
 		return &fs.PathError{Op: OpRename, Path: oldName, Err: syscall.EXDEV}
 	}
 	return f.change(OpRename, oldName, filepath.Base(newName))
 }
 
-// Remove is vfs.FS's.
-func (f *FS) Remove(name string) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// Remove is vfs.Files'.
+func (f files) Remove(name string) error {
+	f.fsys.mu.Lock()
+	defer f.fsys.mu.Unlock()
 	return f.change(OpRemove, name, "")
 }
 
 // change takes a name from its file, and gives it the other one, if any.
-func (f *FS) change(op Op, name, to string) error {
+func (f files) change(op Op, name, to string) error {
 	d, node, err := f.find(op, name)
 	if err != nil {
 		return err
@@ -290,27 +329,27 @@ func (f *FS) change(op Op, name, to string) error {
 	if node == nil {
 		return &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist}
 	}
-	if err := f.step(op, name); err != nil {
+	if err := f.fsys.step(op, name); err != nil {
 		return err
 	}
 	d.do(change{from: filepath.Base(name), to: to, node: node})
-	f.changed = true
+	f.fsys.changed = true
 	return nil
 }
 
-// SyncDir is vfs.FS's.
-func (f *FS) SyncDir(dir string) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// SyncDir is vfs.Files'.
+func (f files) SyncDir(dir string) error {
+	f.fsys.mu.Lock()
+	defer f.fsys.mu.Unlock()
 	d, err := f.directory(OpSyncDir, dir)
 	if err != nil {
 		return err
 	}
-	if err := f.step(OpSyncDir, dir); err != nil {
+	if err := f.fsys.step(OpSyncDir, dir); err != nil {
 		return err
 	}
 	if len(d.pending) > 0 {
-		d.durable, d.pending, f.changed = maps.Clone(d.names), nil, true
+		d.durable, d.pending, f.fsys.changed = maps.Clone(d.names), nil, true
 	}
 	return nil
 }

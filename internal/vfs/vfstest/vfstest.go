@@ -4,6 +4,7 @@ package vfstest
 
 import (
 	"io/fs"
+	"path/filepath"
 	"sync"
 	"syscall"
 
@@ -17,6 +18,7 @@ type Op string
 // The operations of FS, File and Mapping.
 const (
 	OpMkdirAll Op = "mkdir"
+	OpOpenDir  Op = "opendir"
 	OpList     Op = "list"
 	OpCreate   Op = "create"
 	OpOpen     Op = "open"
@@ -38,7 +40,7 @@ const (
 	OpStore    Op = "store"
 	OpPopulate Op = "populate"
 	OpMsync    Op = vfs.OpMsync
-	OpClose    Op = "close" // of a File or a Mapping
+	OpClose    Op = "close" // of a Dir, a File or a Mapping
 )
 
 // Error returns an error of the kind with which the operating system's file
@@ -56,6 +58,7 @@ type Hook func(op Op, name string) error
 
 // FS is a vfs.FS that asks a Hook before every operation.
 type FS struct {
+	files
 	base   vfs.FS
 	before Hook
 
@@ -68,7 +71,9 @@ var _ vfs.FS = (*FS)(nil)
 
 // New returns base behind the hook before, which may be nil.
 func New(base vfs.FS, before func(Op, string) error) *FS {
-	return &FS{base: base, before: before, counts: make(map[Op]int)}
+	f := &FS{base: base, before: before, counts: make(map[Op]int)}
+	f.files = files{base: base, fsys: f}
+	return f
 }
 
 // Total returns the number of operations so far.
@@ -115,58 +120,98 @@ func (f *FS) MkdirAll(dir string) error {
 	return f.base.MkdirAll(dir)
 }
 
-// List is vfs.FS's.
-func (f *FS) List(dir string) ([]vfs.Info, error) {
-	if err := f.call(OpList, dir); err != nil {
+// OpenDir is vfs.FS's.
+func (f *FS) OpenDir(name string) (vfs.Dir, error) {
+	if err := f.call(OpOpenDir, name); err != nil {
+		return nil, err
+	}
+	base, err := f.base.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	return &dir{files: files{base: base, fsys: f}, base: base, name: name}, nil
+}
+
+type dir struct {
+	files
+	base vfs.Dir
+	name string
+}
+
+// SyncParents counts as a sync of the first one.
+func (d *dir) SyncParents() error {
+	if err := d.fsys.call(OpSyncDir, filepath.Dir(d.name)); err != nil {
+		return err
+	}
+	return d.base.SyncParents()
+}
+
+func (d *dir) Close() error {
+	err := d.fsys.call(OpClose, d.name)
+	if closeErr := d.base.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
+
+// files are those of an FS, or of an open directory.
+type files struct {
+	base vfs.Files
+	fsys *FS
+}
+
+// List is vfs.Files'.
+func (f files) List(dir string) ([]vfs.Info, error) {
+	if err := f.fsys.call(OpList, dir); err != nil {
 		return nil, err
 	}
 	return f.base.List(dir)
 }
 
-// Create is vfs.FS's.
-func (f *FS) Create(name string) (vfs.File, error) {
-	if err := f.call(OpCreate, name); err != nil {
+// Create is vfs.Files'.
+func (f files) Create(name string) (vfs.File, error) {
+	if err := f.fsys.call(OpCreate, name); err != nil {
 		return nil, err
 	}
 	return f.file(name)(f.base.Create(name))
 }
 
-// Open is vfs.FS's.
-func (f *FS) Open(name string, readOnly bool) (vfs.File, error) {
-	if err := f.call(OpOpen, name); err != nil {
+// Open is vfs.Files'.
+func (f files) Open(name string, readOnly bool) (vfs.File, error) {
+	if err := f.fsys.call(OpOpen, name); err != nil {
 		return nil, err
 	}
 	return f.file(name)(f.base.Open(name, readOnly))
 }
 
-func (f *FS) file(name string) func(vfs.File, error) (vfs.File, error) {
+func (f files) file(name string) func(vfs.File, error) (vfs.File, error) {
 	return func(base vfs.File, err error) (vfs.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &file{File: base, fsys: f, name: name}, nil
+		return &file{File: base, fsys: f.fsys, name: name}, nil
 	}
 }
 
-// Rename is vfs.FS's.
-func (f *FS) Rename(oldName, newName string) error {
-	if err := f.call(OpRename, oldName); err != nil {
+// Rename is vfs.Files'.
+func (f files) Rename(oldName, newName string) error {
+	if err := f.fsys.call(OpRename, oldName); err != nil {
 		return err
 	}
 	return f.base.Rename(oldName, newName)
 }
 
-// Remove is vfs.FS's.
-func (f *FS) Remove(name string) error {
-	if err := f.call(OpRemove, name); err != nil {
+// Remove is vfs.Files'.
+func (f files) Remove(name string) error {
+	if err := f.fsys.call(OpRemove, name); err != nil {
 		return err
 	}
 	return f.base.Remove(name)
 }
 
-// SyncDir is vfs.FS's.
-func (f *FS) SyncDir(dir string) error {
-	if err := f.call(OpSyncDir, dir); err != nil {
+// SyncDir is vfs.Files'.
+func (f files) SyncDir(dir string) error {
+	if err := f.fsys.call(OpSyncDir, dir); err != nil {
 		return err
 	}
 	return f.base.SyncDir(dir)

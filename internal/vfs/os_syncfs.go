@@ -1,0 +1,8 @@
+//go:build unix && !linux
+
+package vfs
+
+import "golang.org/x/sys/unix"
+
+// syncFS has all file systems written, since one alone cannot be.
+func syncFS(int) error { return unix.Sync() }
