@@ -60,9 +60,14 @@ type RestoreOptions struct {
 // which can be deleted.
 //
 // Errors: ErrDamaged, ErrVersion, ErrChain, ErrExists; mmapwal.ErrKeyRequired,
-// ErrWrongKey, ErrNotEncrypted for a key that is not needed, ErrCorrupt for damage
-// that the log had when it was backed up; ctx.Err(); that of a reader; what the
-// operating system answers.
+// ErrWrongKey, ErrNotEncrypted for a key that is not needed, ErrTampered for a backup that
+// was not made with the log's key; ErrCorrupt for damage that the log had when it was
+// backed up; ctx.Err(); that of a reader; what the operating system answers.
+//
+// With a key, each backup of the chain has to be authentic, but for those from before the
+// log was encrypted, of which then nothing is used. That it is the newest there is, nobody
+// can tell; and of files from before then that a backup has (Manifest.PlainFiles) only
+// checksums vouched when it was made.
 func Restore(ctx context.Context, dir string, opts *RestoreOptions, backups ...io.Reader) (m mmapwal.Manifest, err error) {
 	r := &restore{ctx: ctx, dir: filepath.Clean(dir), buf: make([]byte, 1<<20)}
 	if opts != nil {
@@ -89,6 +94,7 @@ type restore struct {
 	log      string // what becomes dir
 	incoming string // what the increment that is being read has
 
+	chain    []archive.Manifest
 	manifest archive.Manifest // of the last backup read
 	sum      string           // its hash
 	parts    map[string][]archive.Range
@@ -116,6 +122,9 @@ func (r *restore) run(dir string, backups []io.Reader) (err error) {
 		if err := r.add(k, b); err != nil {
 			return fmt.Errorf("backup %d of %d: %w", k+1, len(backups), err)
 		}
+	}
+	if err := r.authenticate(); err != nil {
+		return err
 	}
 	if err := r.checkFiles(); err != nil {
 		return err
@@ -188,7 +197,7 @@ func (r *restore) add(k int, b io.Reader) error {
 		return err
 	}
 	old := r.manifest
-	r.manifest, r.sum = m, m.Hash()
+	r.manifest, r.sum, r.chain = m, m.Hash(), append(r.chain, m)
 	if k == 0 {
 		return r.fsys.SyncDir(r.log)
 	}
@@ -197,7 +206,6 @@ func (r *restore) add(k int, b io.Reader) error {
 
 // judge says whether m can be number k of the chain.
 func (r *restore) judge(k int, m *archive.Manifest) error {
-	hasKey := r.opts.Key != nil || r.opts.KeyWrapper != nil
 	switch {
 	case k == 0 && m.Incremental():
 		return fmt.Errorf("%w: it is an increment; give the full backup it builds on first, then all increments in order", ErrChain)
@@ -205,7 +213,7 @@ func (r *restore) judge(k int, m *archive.Manifest) error {
 		return fmt.Errorf("%w: it is a full backup; give it first, or alone", ErrChain)
 	case k > 0 && m.Parent != r.sum:
 		return fmt.Errorf("%w: it builds on the backup with the manifest %.12s…, not on %.12s…, the one before it", ErrChain, m.Parent, r.sum)
-	case m.Encrypted && !hasKey:
+	case m.Encrypted && !r.hasKey():
 		return mmapwal.ErrKeyRequired
 	}
 	return nil
@@ -390,7 +398,7 @@ func (r *restore) settle() (err error) {
 	if err != nil {
 		return err
 	}
-	o := &mmapwal.Options{KeyWrapper: wrapper, FileDataSize: r.fileDataSize(), Logger: slog.New(slog.DiscardHandler)}
+	o := &mmapwal.Options{KeyWrapper: wrapper, RequireEncryption: r.hasKey(), FileDataSize: r.fileDataSize(), Logger: slog.New(slog.DiscardHandler)}
 	d, err := mmapwal.OpenOn(r.opts.host, r.log, o)
 	if err != nil {
 		return err
@@ -402,12 +410,14 @@ func (r *restore) settle() (err error) {
 	return nil
 }
 
+func (r *restore) hasKey() bool { return r.opts.Key != nil || r.opts.KeyWrapper != nil }
+
 // wrapper returns what unwraps the log's key; nil if it is not encrypted.
 func (r *restore) wrapper() (encryption.KeyWrapper, error) {
 	switch {
 	case r.opts.Key != nil && r.opts.KeyWrapper != nil:
 		return nil, fmt.Errorf("%w: Key and KeyWrapper are both set; choose one", mmapwal.ErrInvalid)
-	case !r.manifest.Encrypted && (r.opts.Key != nil || r.opts.KeyWrapper != nil):
+	case !r.manifest.Encrypted && r.hasKey():
 		return nil, fmt.Errorf("%w: leave out the key", mmapwal.ErrNotEncrypted)
 	case r.opts.Key != nil:
 		return encryption.NewKeyWrapper(r.opts.Key)

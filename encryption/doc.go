@@ -6,7 +6,7 @@
 //	key            made                     encrypts or authenticates                 nonce
 //	master key     by the user, or a KMS    the directory key                         random, or the KMS's affair
 //	directory key  random, one per log      nothing itself; three keys derive from it -
-//	  page key     HKDF-SHA256              pages: HMAC-SHA256                        none
+//	  page key     HKDF-SHA256              pages, manifests: HMAC-SHA256             none
 //	  seal key     HKDF-SHA256              small secrets inside pages                random
 //	  wrap key     HKDF-SHA256              data keys                                 random
 //	data key       random, one per file     the records of an entry file, or the      offset of the record, or

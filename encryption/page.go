@@ -10,7 +10,7 @@ import (
 // MACBytes is the size of a page's MAC in bytes.
 const MACBytes = sha256.Size
 
-// Role is what kind of page a MAC is for: none is valid in another role. The
+// Role is what a MAC is for, a kind of page for example: none is valid in another role. The
 // values are part of the format.
 type Role byte
 
@@ -19,6 +19,7 @@ const (
 	MetaPage   Role = 1 // of wal.meta
 	HeaderPage Role = 2 // of an entry file
 	SlotIndex  Role = 3 // the slots of a sealed entry file
+	Manifest   Role = 4 // of a backup
 )
 
 // Authenticator computes and checks the MACs of pages: HMAC-SHA256, without a

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/internal/archive"
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
@@ -30,7 +31,8 @@ var ErrChanged = errors.New("mmapwal: the owner has changed what was being backe
 // Backup writes the log as it is now to w, as a tar stream, while Saves go on: they
 // are held up by the time that it takes to note where each file ends, not by the
 // copying. Every record is checked on its way. Package backup makes a log of it
-// again. Of an encrypted log the backup is encrypted, by the same keys.
+// again. Of an encrypted log the backup is encrypted, by the same keys, and authenticated:
+// with the key only what this log's key made can be restored.
 //
 // What the backup holds is the log at one moment during the call: entries up to the
 // last one then, hard state, snapshot, ids. Under every sync policy that includes
@@ -52,7 +54,11 @@ func (d *DiskStorage) Backup(ctx context.Context, w io.Writer) (Manifest, error)
 // from before the log was restored, not from a copy of the directory that went on by
 // itself.
 //
-// Errors: those of Backup; ErrInvalid if parent is of another log.
+// Of an encrypted log, parent's MAC is checked. If parent is from before the log was
+// encrypted, the increment has all of the log, since nothing vouches for parent.
+//
+// Errors: those of Backup; ErrInvalid if parent is of another log; ErrTampered if it was not
+// made with the key of this one.
 func (d *DiskStorage) BackupSince(ctx context.Context, w io.Writer, parent Manifest) (Manifest, error) {
 	return d.backup(ctx, w, &parent)
 }
@@ -73,8 +79,9 @@ func (d *DiskStorage) backup(ctx context.Context, w io.Writer, parent *Manifest)
 // cut is the log as it was at one moment.
 type cut struct {
 	d        *DiskStorage
-	manifest Manifest // without Files and Stream
-	meta     []byte   // content of wal.meta
+	manifest Manifest                  // without Files and Stream
+	meta     []byte                    // content of wal.meta
+	auth     *encryption.Authenticator // nil: not encrypted
 	snapshot *metafile.SnapshotFile
 	name     string // of the snapshot file
 	files    []fileCut
@@ -149,8 +156,21 @@ func (c *cut) describe(v *view) (err error) {
 		RaftID: m.RaftID, GroupID: m.GroupID, Checkpoint: m.Checkpoint, Encrypted: m.Encrypted,
 		First: v.first(), Last: v.last, Snapshot: archive.Position(m.Snapshot),
 	}
+	for k := range c.files {
+		if m.Encrypted && len(c.files[k].Header().WrappedKey) == 0 {
+			c.manifest.PlainFiles++
+		}
+	}
+	if m.SnapshotPlain {
+		c.manifest.PlainFiles++
+	}
 	if h := m.HardState; h.Stored {
 		c.manifest.HardState = &archive.HardState{Term: h.Term, Vote: h.Vote, Commit: h.Commit}
+	}
+	if m.Encrypted {
+		if c.auth, err = c.d.meta.Keys().NewAuthenticator(); err != nil {
+			return err
+		}
 	}
 	c.meta, err = c.d.meta.Image(m)
 	return err
@@ -197,7 +217,7 @@ type backup struct {
 	d      *DiskStorage
 	ctx    context.Context
 	out    *archive.Writer
-	parent *Manifest // nil: a full backup
+	parent *Manifest // nil: a full backup, or nothing of it is relied on
 	buf    []byte
 }
 
@@ -207,10 +227,9 @@ const copyStep = 256 << 10
 func (b *backup) write(c *cut) error {
 	m := &c.manifest
 	if b.parent != nil {
-		if b.parent.LogID != m.LogID {
-			return invalidf("the parent is a backup of the log %s, this one is %s", b.parent.LogID, m.LogID)
+		if err := b.adoptParent(c); err != nil {
+			return err
 		}
-		m.Parent = b.parent.Hash()
 	}
 	add := func(s *source, err error) error {
 		if err != nil {
@@ -237,7 +256,29 @@ func (b *backup) write(c *cut) error {
 	if err := b.reading(c.unchanged); err != nil {
 		return err
 	}
+	b.out.Authenticate(c.auth)
 	return b.out.Finish(m)
+}
+
+// adoptParent makes the backup an increment. Of an encrypted log's parents, what they say is
+// relied on only if they were made with its key: somebody may have changed them. One from
+// before the log was encrypted tells its name, so that the chain goes on, and nothing else.
+func (b *backup) adoptParent(c *cut) error {
+	m := &c.manifest
+	if b.parent.LogID != m.LogID {
+		return invalidf("the parent is a backup of the log %s, this one is %s", b.parent.LogID, m.LogID)
+	}
+	m.Parent = b.parent.Hash()
+	switch {
+	case c.auth == nil:
+		return nil
+	case !b.parent.Encrypted:
+		b.parent = nil
+		return nil
+	case !b.parent.Authentic(c.auth):
+		return fmt.Errorf("%w: the parent's manifest was not made with the key of this log, or was changed: make a full backup", ErrTampered)
+	}
+	return nil
 }
 
 // source is a file to be copied.

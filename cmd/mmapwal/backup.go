@@ -250,5 +250,8 @@ func describeManifest(m *mmapwal.Manifest) string {
 	if m.Encrypted {
 		parts = append(parts, "encrypted")
 	}
+	if m.PlainFiles > 0 {
+		parts = append(parts, fmt.Sprintf("but for %d files from before that, for which only checksums vouch", m.PlainFiles))
+	}
 	return strings.Join(parts, ", ")
 }

@@ -17,6 +17,8 @@ import (
 	"regexp"
 	"slices"
 	"time"
+
+	"github.com/seed-2fef92ad/raftwal/encryption"
 )
 
 // Version of the form that this package writes, and the newest it reads.
@@ -50,9 +52,15 @@ type Manifest struct {
 	// full backup.
 	Parent string `json:"parent,omitempty"`
 	Files  []File `json:"files"`
+	// PlainFiles is how many files of an encrypted log are from before it was, and are
+	// not encrypted: but for checksums, nothing vouched for what they held.
+	PlainFiles int `json:"plain_files,omitempty"`
 	// Stream is the SHA-256 of the backup up to the manifest, where each part is
 	// replaced by its own SHA-256, so that nothing is hashed twice.
 	Stream string `json:"stream"`
+	// MAC, of an encrypted log, is that of the rest of the manifest, with Stream in it, under
+	// the log's key, in hexadecimal digits.
+	MAC string `json:"mac,omitempty"`
 }
 
 // HardState is raft's. Commit lies between the snapshot and Last.
@@ -101,6 +109,31 @@ func (m *Manifest) Hash() string {
 		return "" // no value of a Manifest leads here; and no parent is named so
 	}
 	return digest(b)
+}
+
+// Authentic reports whether the MAC is that of this manifest.
+func (m *Manifest) Authentic(auth *encryption.Authenticator) bool {
+	mac, err := hex.DecodeString(m.MAC)
+	if err != nil {
+		return false
+	}
+	signed, err := m.signed()
+	return err == nil && auth.Verify(mac, encryption.Manifest, signed)
+}
+
+func (m *Manifest) sign(auth *encryption.Authenticator) error {
+	signed, err := m.signed()
+	if err == nil {
+		m.MAC = hex.EncodeToString(auth.Sum(nil, encryption.Manifest, signed))
+	}
+	return err
+}
+
+// signed returns what the MAC covers: all but itself.
+func (m *Manifest) signed() ([]byte, error) {
+	c := *m
+	c.MAC = ""
+	return c.encode()
 }
 
 // Incremental reports whether the backup builds on another one.

@@ -8,6 +8,8 @@ import (
 	"hash"
 	"io"
 	"time"
+
+	"github.com/seed-2fef92ad/raftwal/encryption"
 )
 
 // Writer writes a backup: for each part of a file Begin, Write and End; Finish at the
@@ -16,6 +18,7 @@ type Writer struct {
 	tar     *tar.Writer
 	out     *sink
 	created time.Time
+	auth    *encryption.Authenticator // nil: of a log that is not encrypted
 }
 
 // sink hashes what goes through it: the parts, and what stands around them.
@@ -60,12 +63,20 @@ func (w *Writer) End() string {
 	return hex.EncodeToString(sum)
 }
 
-// Finish writes the manifest, in which it sets Stream.
+// Authenticate has Finish set the MAC of the manifest.
+func (w *Writer) Authenticate(auth *encryption.Authenticator) { w.auth = auth }
+
+// Finish writes the manifest, in which it sets Stream, and then MAC.
 func (w *Writer) Finish(m *Manifest) error {
 	if err := w.tar.Flush(); err != nil {
 		return err
 	}
 	m.Stream = hex.EncodeToString(w.out.stream.Sum(nil))
+	if w.auth != nil {
+		if err := m.sign(w.auth); err != nil {
+			return err
+		}
+	}
 	b, err := m.encode()
 	if err != nil {
 		return err
