@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"syscall"
 
 	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/demo"
 	"github.com/spf13/cobra"
@@ -84,8 +85,8 @@ func newDemoNode() *cobra.Command {
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			// An interrupt from the terminal goes to all; the parent ends the nodes.
-			signal.Ignore(os.Interrupt)
+			// An interrupt from the terminal, or its end, goes to all; the parent ends the nodes.
+			signal.Ignore(os.Interrupt, syscall.SIGHUP)
 			return failed(demo.RunNode(cmd.InOrStdin(), cmd.OutOrStdout()))
 		},
 	}

@@ -129,7 +129,7 @@ func locked(t *testing.T, dir string) int {
 }
 
 func TestInterruptLeavesNoProcess(t *testing.T) {
-	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		t.Run(sig.String(), func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "logs")
 			cmd, stderr := startDemo(t, dir, "--keep")

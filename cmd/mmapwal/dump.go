@@ -62,13 +62,10 @@ owner replaces entries that were printed, it says so, and prints the new ones.`,
 	flags := cmd.Flags()
 	flags.Uint64Var(&f.from, "from", 0, "first index (default that of the log)")
 	flags.Uint64Var(&f.to, "to", math.MaxUint64, "last index (default that of the log)")
-	flags.Lookup("to").DefValue = ""
-	flags.Lookup("from").DefValue = ""
+	flags.Lookup("to").DefValue = "0" // which is not shown
 	flags.Uint64Var(&f.term, "term", 0, "only entries of this term")
-	flags.Lookup("term").DefValue = ""
 	flags.StringSliceVar(&f.types, "type", nil, "only entries of these types: normal, confchange, confchangev2")
 	flags.Uint64Var(&f.limit, "limit", 0, "print so many entries at most (default all)")
-	flags.Lookup("limit").DefValue = ""
 	flags.StringVar(&f.data, "data", "", "show data as hex, text, json or len (default a short preview)")
 	flags.StringVar(&f.decode, "decode", "", "program that decodes data: a line of hexadecimal digits in, a line of text out")
 	flags.BoolVar(&f.follow, "follow", false, "go on with new entries as they arrive")

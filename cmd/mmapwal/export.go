@@ -57,7 +57,9 @@ How the log becomes Dgraph's:
 	flags.StringVar(&to, "to", "", "what shall open DST: dgraph")
 	flags.StringVar(&keyFile, "key-file", "", "file with the master key of SRC (default: SRC is not encrypted)")
 	flags.BoolVar(&asJSON, "json", false, "print the summary as JSON")
-	_ = cmd.MarkFlagRequired("to") // it fails for a flag that does not exist only
+	// These fail for a flag that does not exist only.
+	_ = cmd.MarkFlagRequired("to")
+	_ = cmd.RegisterFlagCompletionFunc("to", cobra.FixedCompletions([]string{"dgraph"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 

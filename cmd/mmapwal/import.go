@@ -104,7 +104,9 @@ snap in it, or the wal directory, with snap beside it:
 	flags.StringVar(&keyFile, "key-file", "", "file with Dgraph's encryption key (default: SRC is not encrypted)")
 	flags.StringVar(&newKeyFile, "new-key-file", "", "file with the master key of DST (default: DST is not encrypted)")
 	flags.BoolVar(&asJSON, "json", false, "print the summary as JSON")
-	_ = cmd.MarkFlagRequired("from") // it fails for a flag that does not exist only
+	// These fail for a flag that does not exist only.
+	_ = cmd.MarkFlagRequired("from")
+	_ = cmd.RegisterFlagCompletionFunc("from", cobra.FixedCompletions([]string{"dgraph", "etcd"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -133,7 +135,7 @@ func (c *conversion) checkPlaces() error {
 	}
 	names, err := os.ReadDir(c.dst)
 	if err == nil && len(names) > 0 {
-		return fmt.Errorf("%s is not empty; it holds %s: choose another name", c.dst, names[0].Name())
+		return fmt.Errorf("%s is not empty; it holds %s: choose another name", c.dst, shown(names[0].Name()))
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

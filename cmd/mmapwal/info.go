@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -56,7 +57,7 @@ func printInfo(out io.Writer, l *inspect.Log) error {
 	row := func(name, format string, args ...any) {
 		_, _ = fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) // Flush tells
 	}
-	row("log", "%s", l.Dir)
+	row("log", "%s", shown(l.Dir))
 	infoMeta(row, l)
 	row("entries", "%s", entriesText(l))
 	infoBytes(row, l)
@@ -170,21 +171,33 @@ func infoBytes(row func(name, format string, args ...any), l *inspect.Log) {
 			spare += max(o.Reserved, 0)
 		}
 	}
-	row("on disk", "%s, of which records that count %s, wasted %s, in dead files %s, in spare ones %s",
-		bytesText(reserved), bytesText(live), bytesText(wasted), bytesText(dead), bytesText(spare))
+	row("on disk", "%s, of which records that count %s", bytesText(reserved), bytesText(live))
+	row("", "wasted %s, in dead files %s, in spare ones %s", bytesText(wasted), bytesText(dead), bytesText(spare))
 }
+
+// infoColumns are the kinds of bytes that a file is shown with, if any file has some.
+var infoColumns = []inspect.Kind{inspect.Live, inspect.Compacted, inspect.Superseded, inspect.Cleared, inspect.Torn}
 
 func infoFiles(out io.Writer, l *inspect.Log) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	row := func(cells ...string) { _, _ = fmt.Fprintln(w, strings.Join(cells, "\t")) } // Flush tells
-	row("\nFILE", "IS", "ENTRIES", "SIZE", "RESERVED", "LIVE", "COMPACTED", "SUPERSEDED", "CLEARED", "TORN")
+	var kinds []inspect.Kind
+	heads := []string{"\nFILE", "IS", "ENTRIES", "SIZE", "RESERVED"}
+	for _, k := range infoColumns {
+		if k == inspect.Live || slices.ContainsFunc(l.Files, func(f *inspect.File) bool { return f.Bytes[k] > 0 }) {
+			kinds, heads = append(kinds, k), append(heads, strings.ToUpper(string(k)))
+		}
+	}
+	row(heads...)
 	for _, f := range l.Files {
-		b := f.Bytes
-		row(f.Name, fileText(f), rangeText(f.First, f.Last), bytesText(f.Size), bytesText(f.Reserved), bytesText(b[inspect.Live]),
-			bytesText(b[inspect.Compacted]), bytesText(b[inspect.Superseded]), bytesText(b[inspect.Cleared]), bytesText(b[inspect.Torn]))
+		cells := []string{shown(f.Name), fileText(f), rangeText(f.First, f.Last), bytesText(f.Size), bytesText(f.Reserved)}
+		for _, k := range kinds {
+			cells = append(cells, bytesText(f.Bytes[k]))
+		}
+		row(cells...)
 	}
 	for _, o := range l.Others {
-		row(o.Name, otherText(o.Role), "-", bytesText(o.Size), bytesText(o.Reserved), "", "", "", "", "")
+		row(shown(o.Name), otherText(o.Role), "-", bytesText(o.Size), bytesText(o.Reserved))
 	}
 	return w.Flush()
 }

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/seed-2fef92ad/raftwal/encryption"
@@ -134,4 +137,28 @@ func count(n int, thing string) string {
 		return "1 " + thing
 	}
 	return fmt.Sprintf("%d %ss", n, thing)
+}
+
+// shown returns a name as it is printed: quoted if it holds what a terminal would not show
+// as it is, or what could pass for a line of the output.
+func shown(name string) string {
+	if q := strconv.Quote(name); q[1:len(q)-1] != name || strings.TrimSpace(name) != name || name == "" {
+		return q
+	}
+	return name
+}
+
+// printable returns a message in which characters that control a terminal are escaped, as
+// names of files may hold them.
+func printable(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			quoted := strconv.QuoteRune(r)
+			b.WriteString(quoted[1 : len(quoted)-1])
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }

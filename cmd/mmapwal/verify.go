@@ -107,7 +107,7 @@ func printProblem(out io.Writer, p inspect.Problem) error {
 func placeText(p inspect.Problem) string {
 	text := "the log"
 	if p.File != "" {
-		text = p.File
+		text = shown(p.File)
 	}
 	if p.Offset > 0 || p.Length > 0 {
 		text += fmt.Sprintf(", offset %d", p.Offset)
