@@ -169,8 +169,8 @@ func printRepair(out io.Writer, r *repair.Report) error {
 	if r.Needed && r.Refused == "" {
 		fmt.Fprintf(&b, "entries before: %s\nentries after:  %s\nlost: %s\n", repairedText(r.Before), repairedText(r.After), lostText(r))
 	}
-	if r.Stale {
-		b.WriteString("some of the entries that are left may be ones that had been replaced: by what cannot be read\n")
+	if m := r.MayDiffer; m != nil {
+		fmt.Fprintf(&b, "may be others: entries %s may be ones that had been replaced by what cannot be read\n", rangeText(m.First, m.Last))
 	}
 	for _, p := range r.Remains {
 		fmt.Fprintf(&b, "NOT REPAIRED: %s: %s\n", placeText(p), p.What)
@@ -232,6 +232,8 @@ func lostText(r *repair.Report) string {
 		return rangeText(r.Lost.First, r.Lost.Last)
 	case r.More:
 		return fmt.Sprintf("maybe entries from %d on: how many there were is not known", r.After.Last+1)
+	case r.Stale:
+		return "nothing for certain"
 	}
 	return "nothing that counts"
 }

@@ -33,7 +33,19 @@ type File struct {
 	IndexDamaged bool    `json:"index_damaged,omitempty"`
 	Pieces       []Piece `json:"-"` // of the data region, without holes between them
 
+	Header entryfile.Header `json:"-"` // the one that counts; zero if none can be read
+	Held   Held             `json:"-"`
+
 	behind later // what the files behind it say
+}
+
+// Held is what is known of the entries that a file holds, those among them that do not count.
+type Held struct {
+	Known bool // the file can be read, and is the one that should be here
+	// First and Last are the entries that it is known to hold, or to have held; 0: none.
+	First, Last uint64
+	HidesFirst  bool // damage hides which entry its first one was
+	HidesEnd    bool // damage hides what stood behind the last one
 }
 
 // Kind is what a piece of a data region is.
@@ -132,6 +144,7 @@ const (
 func (l *Log) scanFile(f *File, behind later) (*scan, error) {
 	s := &scan{log: l, file: f, later: behind}
 	f.Bytes, f.behind = Bytes{}, behind
+	defer s.describeHeld()
 	closing, err := s.open()
 	if errors.Is(err, fs.ErrNotExist) {
 		s.foreign = true
@@ -149,6 +162,7 @@ func (l *Log) scanFile(f *File, behind later) (*scan, error) {
 		return nil, ctxErr
 	}
 	if err != nil {
+		s.foreign = true
 		s.add(Problem{Severity: Damage, Kind: KindUnread, What: err.Error(), Heal: healFile})
 	}
 	return s, nil
@@ -232,6 +246,7 @@ func (s *scan) look() error {
 		}
 		s.checkTags()
 	}
+	s.findHidden()
 	s.classify()
 	s.sum()
 	return nil

@@ -203,6 +203,52 @@ func (s *scan) describe() {
 	}
 }
 
+// describeHeld says which entries the file holds, whether they count or not.
+func (s *scan) describeHeld() {
+	f := s.file
+	f.Header, f.Held.Known = s.header, s.ok && !s.foreign && f.Role == RoleLive
+	if f.Held.Known && len(s.entries) > 0 {
+		f.Held.First, f.Held.Last = s.first, s.last()
+	}
+}
+
+// findHidden says what damage does not let anybody know of the entries of a file. A seal
+// tells all of them, and so does a slot in a log that was closed.
+func (s *scan) findHidden() {
+	if s.header.Sealed {
+		return
+	}
+	told := false
+	if s.slotsCount() {
+		slot, ok := entryfile.InspectSlot(s.mem, 0, s.header.Salt)
+		told = ok && len(s.entries) > 0 && slot.Index == s.first
+	}
+	h := &s.file.Held
+	if told && s.slotsEnd() {
+		return
+	}
+	h.HidesFirst = len(s.gaps) > 0 && s.gaps[0].from == entryfile.DataStart && !told
+	h.HidesEnd = !s.ended && (s.gapAtEnd() || s.cutInRecords())
+}
+
+// slotsEnd: the slots show the last entry of the list, and none behind it.
+func (s *scan) slotsEnd() bool {
+	n := uint64(len(s.entries))
+	last, ok := entryfile.InspectSlot(s.mem, n-1, s.header.Salt)
+	return ok && last.Index == s.last() && (n == entryfile.MaxSlots || isZero(s.mem[n*entryfile.SlotBytes:(n+1)*entryfile.SlotBytes]))
+}
+
+// gapAtEnd: the records end in damage.
+func (s *scan) gapAtEnd() bool { return len(s.gaps) > 0 && s.gaps[len(s.gaps)-1].to >= s.end }
+
+// cutInRecords: the file is shorter than it was, and nothing says that no records stood in
+// what is gone.
+func (s *scan) cutInRecords() bool {
+	m := &s.log.meta
+	closedHere := s.log.Meta != nil && m.Clean && m.Durable.File == s.file.Number && m.Durable.Offset <= s.size
+	return s.size < s.header.Size && !closedHere
+}
+
 // checkSeal compares the seal with the records.
 func (s *scan) checkSeal() {
 	p := &s.header.Seal

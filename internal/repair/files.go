@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"math"
 	"path/filepath"
+	"slices"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/internal/inspect"
@@ -62,9 +65,14 @@ func needsTampered(p *inspect.Problem) healing {
 	return byEngine
 }
 
-// healFiles heals the files in front of below, the first entry that is lost. It
-// reports whether there was anything to do.
-func (w *work) healFiles(ctx context.Context, l *inspect.Log, below uint64) (did bool, err error) {
+// healFiles does to the files what makes them a log without damage that ends in front of
+// t.lost. It reports whether there was anything to do.
+//
+// From front to back, so that what was replaced does not come back if it is stopped: files
+// are written anew without what is damaged or does not stay; a file of which nothing can be
+// read, but that one that stays follows, has an empty one put in its place. Then those that
+// nothing stays of are set aside.
+func (w *work) healFiles(ctx context.Context, l *inspect.Log, t truth) (did bool, err error) {
 	m, err := w.openMeta(true)
 	if errors.Is(err, mmapwal.ErrCorrupt) {
 		return false, nil // for the engine to refuse
@@ -73,12 +81,13 @@ func (w *work) healFiles(ctx context.Context, l *inspect.Log, below uint64) (did
 		return false, err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
-	for _, f := range l.Files {
-		switch fileNeeds(l, f, below) {
+	o := orderOf(l, t)
+	for _, f := range o.stay {
+		switch fileNeeds(l, f, t.lost) {
 		case reindex:
 			err = w.reindex(m, f)
 		case rewrite:
-			err = w.rewrite(ctx, m, l, f, below)
+			err = w.rewrite(ctx, m, l, f, t.lost)
 		default:
 			continue
 		}
@@ -87,10 +96,103 @@ func (w *work) healFiles(ctx context.Context, l *inspect.Log, below uint64) (did
 		}
 		did = true
 	}
-	return did, nil
+	for _, p := range o.places {
+		if err := w.putEmpty(m, l, p); err != nil {
+			return did, err
+		}
+	}
+	return did || o.changes(), w.dropFiles(o)
 }
 
-// fileNeeds says what a file of l needs, if below is the first entry that is lost.
+// order is which files of a damaged log stay.
+type order struct {
+	stay   []*inspect.File
+	aside  []*inspect.File // set aside
+	places []gapInOrder    // where an empty file has to stand
+	lacks  bool            // the file that the log ended in is missing
+}
+
+// gapInOrder is where a file stood that one that stays follows.
+type gapInOrder struct{ before, behind *inspect.File }
+
+func (o *order) changes() bool { return len(o.aside)+len(o.places) > 0 || o.lacks }
+
+// orderOf says which files stay: those that can be read, up to the last one with entries
+// in front of t.lost.
+func orderOf(l *inspect.Log, t truth) (o order) {
+	strange := strangers(l)
+	last := len(l.Files) // of those behind it nothing stays
+	if t.lost != math.MaxUint64 || len(strange) > 0 || len(missing(l)) > 0 {
+		last = 0
+		for n, f := range l.Files {
+			if f.Role == inspect.RoleLive && f.First != 0 && f.First < t.lost && !strange[f] {
+				last = n + 1
+			}
+		}
+	}
+	var before *inspect.File
+	for n, f := range l.Files {
+		switch {
+		case f.Role == inspect.RoleDead:
+			continue
+		case n >= last && f.Role != inspect.RoleLive && !strange[f] && len(o.aside) == 0:
+			continue // the engine removes it
+		case n >= last || strange[f]:
+			o.aside = append(o.aside, f)
+			continue
+		}
+		if h := &f.Header; before != nil && h.Prev != before.Number || before == nil && h.Prev >= l.Meta.FirstFile {
+			o.places = append(o.places, gapInOrder{before, f})
+		}
+		o.stay, before = append(o.stay, f), f
+	}
+	ends := l.Meta.Durable.File
+	o.lacks = ends >= l.Meta.FirstFile && (before == nil || before.Number < ends)
+	return o
+}
+
+// strangers returns the files that cannot be read, or are not the ones that should be here.
+// Where a file does not follow the one in front of it, one of the two is: that in front, if
+// wal.meta or the next file knows the other one.
+func strangers(l *inspect.Log) map[*inspect.File]bool {
+	strange := make(map[*inspect.File]bool)
+	var before *inspect.File
+	for n, f := range l.Files {
+		switch {
+		case f.Role == inspect.RoleDead:
+			continue
+		case !f.Held.Known:
+			strange[f] = true
+			continue
+		}
+		h := &f.Header
+		if before != nil && (h.Prev < before.Number || h.Prev == before.Number && h.PrevSalt != before.Header.Salt) {
+			if knows(l, n) {
+				strange[before] = true
+			} else {
+				strange[f] = true
+				continue
+			}
+		}
+		before = f
+	}
+	return strange
+}
+
+// knows reports whether wal.meta or the next file names file number n of l, with its salt.
+func knows(l *inspect.Log, n int) bool {
+	f := l.Files[n]
+	if d := &l.Meta.Durable; d.File == f.Number { // another salt would have been noticed
+		return true
+	}
+	if n+1 == len(l.Files) {
+		return false
+	}
+	next := l.Files[n+1]
+	return next.Held.Known && next.Header.Prev == f.Number && next.Header.PrevSalt == f.Header.Salt
+}
+
+// fileNeeds says what a file that stays needs, if below is the first entry that is lost.
 func fileNeeds(l *inspect.Log, f *inspect.File, below uint64) (what healing) {
 	for k := range l.Problems {
 		if l.Problems[k].File == f.Name {
@@ -98,14 +200,103 @@ func fileNeeds(l *inspect.Log, f *inspect.File, below uint64) (what healing) {
 		}
 	}
 	switch {
-	case f.Role != inspect.RoleLive || f.Size < entryfile.DataStart || f.First > below:
-		return byEngine
-	case what < rewrite && below <= l.Last && f.First != 0 && f.First < below && f.Bytes[inspect.Superseded] > 0:
+	case f.Role != inspect.RoleLive:
+		return nothing
+	case what == byEngine:
+		return rewrite
+	case what < rewrite && below <= f.Held.Last:
 		return rewrite // what replaced some of its entries may go: they must not come back
 	case what == reindex && !f.Sealed && !l.Meta.Clean:
-		return byEngine // as after every crash
+		return nothing // as after every crash
 	}
 	return what
+}
+
+// putEmpty puts an empty file where one stood of which nothing can be read.
+func (w *work) putEmpty(m *metafile.File, l *inspect.Log, g gapInOrder) error {
+	behind := &g.behind.Header
+	spec := entryfile.Spec{
+		Number: behind.Prev, Prev: l.Meta.FirstFile - 1, LogID: behind.LogID, Salt: behind.PrevSalt,
+		DataBytes: behind.Size - entryfile.DataStart, Random: w.o.Host.Random,
+	}
+	if g.before != nil {
+		spec.Prev, spec.PrevSalt, spec.PrevSealed = g.before.Number, g.before.Header.Salt, g.before.Sealed
+	}
+	if meta := m.Meta(); meta.Encrypted && spec.Number >= meta.EncryptedFrom {
+		spec.Keys = m.Keys()
+	}
+	f, err := entryfile.Prepare(w.fsys, w.dir, spec, 1)
+	if err != nil {
+		return err
+	}
+	if err := f.Seal(); err != nil {
+		f.Discard()
+		return err
+	}
+	if err := f.Publish(); err != nil {
+		return errors.Join(err, f.Release()) // it may have the name already
+	}
+	w.did(entryfile.Name(spec.Number), "an empty file put in its place, which %s follows", g.behind.Name)
+	return f.Release()
+}
+
+// dropFiles sets files aside, and has wal.meta not name them any more.
+func (w *work) dropFiles(o order) error {
+	if !o.changes() {
+		return nil
+	}
+	if err := w.setAside(o); err != nil {
+		return err
+	}
+	if err := w.give(); err != nil {
+		return err
+	}
+	f, err := w.openMeta(false)
+	if err != nil {
+		return err
+	}
+	m := f.Meta()
+	m.Durable, m.Clean = metafile.End{}, false
+	err = f.Restore()
+	if err == nil {
+		err = f.Commit(m)
+	}
+	return errors.Join(err, f.Close(), w.take())
+}
+
+// setAside renames files out of the log, the last one first; one in whose place there is
+// another by now is in the backup.
+func (w *work) setAside(o order) error {
+	for _, f := range slices.Backward(o.aside) {
+		if slices.ContainsFunc(o.places, func(g gapInOrder) bool { return g.behind.Header.Prev == f.Number }) {
+			continue
+		}
+		name, err := w.asideName(f.Name)
+		if err != nil {
+			return err
+		}
+		if err := w.fsys.Rename(filepath.Join(w.dir, f.Name), filepath.Join(w.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		w.did(f.Name, "set aside as %s", name)
+	}
+	return w.fsys.SyncDir(w.dir)
+}
+
+// asideName returns a name for what is set aside that is not taken yet.
+func (w *work) asideName(name string) (string, error) {
+	infos, err := w.fsys.List(w.dir)
+	if err != nil {
+		return "", err
+	}
+	taken := func(name string) bool {
+		return slices.ContainsFunc(infos, func(i vfs.Info) bool { return i.Name == name })
+	}
+	aside := name + ".corrupt"
+	for k := 2; taken(aside); k++ {
+		aside = fmt.Sprintf("%s.%d.corrupt", name, k)
+	}
+	return aside, nil
 }
 
 // reindex writes the slots and both header pages of a file anew, from its records. A

@@ -5,10 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"slices"
 
-	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/internal/host"
 	"github.com/seed-2fef92ad/raftwal/internal/inspect"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
@@ -30,15 +30,19 @@ type Report struct {
 	Lost   *Range `json:"lost,omitempty"` // nil: nothing that counts
 	// More says that entries behind the last one may be lost, of which nothing is known.
 	More bool `json:"more_may_be_lost,omitempty"`
-	// Stale says that some of the entries may be ones that had been replaced: by what
-	// cannot be read.
-	Stale bool `json:"some_may_be_replaced,omitempty"`
+	// MayDiffer is entries that are there, and may be ones that had been replaced by what
+	// cannot be read; nil: none. Stale says that there are such.
+	MayDiffer *Range `json:"may_be_replaced,omitempty"`
+	Stale     bool   `json:"some_may_be_replaced,omitempty"`
 
 	Changed []string          `json:"changed"`             // files that are changed, set aside or removed: they are in the backup
 	Remains []inspect.Problem `json:"remains"`             // damage that no repair heals
 	Refused string            `json:"refused,omitempty"`   // why nothing can be repaired
 	Next    string            `json:"next_step,omitempty"` // for the operator
 }
+
+// Loses reports whether entries are lost, or may be: the node must not start.
+func (r *Report) Loses() bool { return r.Lost != nil || r.More || r.Stale }
 
 // Range is a range of entries, and how many of them can be read.
 type Range struct {
@@ -60,10 +64,10 @@ type File struct {
 type Plan struct {
 	Report Report
 
-	o      Options
-	work   *work // on the disk
-	before *inspect.Log
-	ranges map[string]Range // entries of the files, before
+	o       Options
+	work    *work // on the disk
+	before  *inspect.Log
+	reading *reading // of it
 }
 
 // Rehearse finds out what a repair of the log in dir does. It changes nothing. If
@@ -90,10 +94,10 @@ func Rehearse(ctx context.Context, dir string, o Options) (_ *Plan, err error) {
 	}
 	p.Report = Report{Dir: dir, Damaged: l.Damaged(), Needed: slices.ContainsFunc(l.Problems, repairable(l)),
 		Files: []File{}, Changed: []string{}, Remains: []inspect.Problem{}}
-	if p.Report.Before, p.ranges, err = rangeOf(ctx, l); err != nil {
+	if p.reading, err = readAll(ctx, l); err != nil {
 		return nil, err
 	}
-	p.Report.After = p.Report.Before
+	p.Report.Before, p.Report.After = p.reading.all, p.reading.all
 	if !p.Report.Needed {
 		return p, nil
 	}
@@ -186,15 +190,12 @@ func (p *Plan) refuse(why error) {
 // compare reports what the repair makes of the log.
 func (p *Plan) compare(ctx context.Context, after *inspect.Log, w *work) error {
 	r := &p.Report
-	all, ranges, err := rangeOf(ctx, after)
+	now, err := readAll(ctx, after)
 	if err != nil {
 		return err
 	}
-	r.After, r.Files = all, filesOf(p.before, after, p.ranges, ranges, w.done)
-	r.Lost = lost(w.base, after)
-	end, begin := hidden(w.base)
-	r.More = end
-	r.Stale = w.doubt || begin && all.Entries > 0 && (r.Lost != nil || r.More)
+	r.After, r.Files = now.all, filesOf(p.before, after, p.reading.files, now.files, w.done)
+	w.judge(r, after, now)
 	for _, q := range after.Problems {
 		if q.Severity == inspect.Damage {
 			r.Remains = append(r.Remains, q)
@@ -203,68 +204,27 @@ func (p *Plan) compare(ctx context.Context, after *inspect.Log, w *work) error {
 	return nil
 }
 
-// lost returns the entries that are there before and not after, but for those that
-// the snapshot covers. They are the last ones: the log stays one without gaps.
-func lost(before, after *inspect.Log) *Range {
-	from := after.Last + 1
+// judge says what is lost: from the first entry on that is another one now, or missing, but
+// for those that the snapshot covers; and what may be.
+func (w *work) judge(r *Report, after *inspect.Log, now *reading) {
+	t := &w.truth
+	from := uint64(1)
 	if after.Meta != nil {
-		from = max(from, after.Meta.Snapshot.Index+1)
+		from = after.Meta.Snapshot.Index + 1
 	}
-	if from > before.Last {
-		return nil
+	r.Lost, r.MayDiffer, r.More = nil, nil, t.more
+	if lost := min(w.had.differs(now, from), t.lost); lost != math.MaxUint64 {
+		last := max(w.had.all.Last, t.reached, lost)
+		r.Lost = &Range{First: lost, Last: last, Entries: int(last - lost + 1)}
 	}
-	return &Range{First: from, Last: before.Last, Entries: int(before.Last - from + 1)}
-}
-
-// hides reports whether a problem hides all that a file holds.
-func hides(p inspect.Problem) bool {
-	return p.File != metafile.Name && p.Severity == inspect.Damage && (needs(&p) == byEngine || p.Kind == inspect.KindCut)
-}
-
-// hidden says what the damage of a log does not let anybody know: which entries there
-// were at its end, and from which on a file replaced those of earlier ones.
-func hidden(l *inspect.Log) (end, begin bool) {
-	last := uint64(0) // number of the last file with entries
-	files := make(map[string]*inspect.File)
-	for _, f := range l.Files {
-		files[f.Name] = f
-		if f.Last != 0 {
-			last = f.Number
-		}
+	doubt := t.doubt
+	if now.all.Last > w.had.all.Last {
+		doubt.add(span{w.had.all.Last + 1, now.all.Last})
 	}
-	for _, p := range l.Problems {
-		f := files[p.File]
-		number, _ := entryfile.ParseName(p.File)                          // 0 for others
-		unsealed := p.Kind == inspect.KindRecord && f != nil && !f.Sealed // no seal tells what it held
-		begin = begin || hides(p) || unsealed && p.Offset == entryfile.DataStart
-		switch p.Kind {
-		case inspect.KindCut, inspect.KindChain:
-			end = end || hides(p) && number >= last
-		default:
-			end = end || hides(p) && number > last || unsealed && number >= last && p.Offset+p.Length >= f.End
-		}
+	if doubt.last = min(doubt.last, now.all.Last); doubt.first != 0 && doubt.first <= doubt.last {
+		r.MayDiffer = &Range{First: doubt.first, Last: doubt.last, Entries: int(doubt.last - doubt.first + 1)}
 	}
-	return end, begin
-}
-
-// rangeOf reads all entries of l: which there are, and in which file.
-func rangeOf(ctx context.Context, l *inspect.Log) (all Range, files map[string]Range, err error) {
-	files = make(map[string]Range)
-	if l.Last < l.First || l.Last == 0 {
-		return all, files, nil
-	}
-	all = Range{First: l.First, Last: l.Last}
-	err = l.Each(ctx, l.First, l.Last, func(e inspect.Entry) error {
-		f := files[e.File]
-		f.First, f.Last = cmp.Or(f.First, e.Index), e.Index
-		if e.Err == nil {
-			f.Entries++
-			all.Entries++
-		}
-		files[e.File] = f
-		return nil
-	})
-	return all, files, err
+	r.Stale = r.MayDiffer != nil
 }
 
 // filesOf says for each file what was found and done.
@@ -308,7 +268,7 @@ func next(r *Report) string {
 	switch {
 	case len(r.Remains) > 0:
 		return r.Remains[0].Heal
-	case r.Lost != nil || r.More || r.Stale:
+	case r.Loses():
 		return "the node may have acknowledged what is lost, and could break the guarantees of its group: " +
 			"remove it from the group and add it anew, with an empty directory, or, if the group is lost otherwise, start it knowing that (docs/operations.md)"
 	}

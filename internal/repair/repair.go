@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -43,15 +42,14 @@ var ErrDgraph = errors.New("it may be damage, or what Dgraph wrote to the log si
 
 // work is one repair, rehearsed or done.
 type work struct {
-	o    Options
-	fsys vfs.FS
-	dir  string
-	lock vfs.File // the owner's, while the engine does not hold it
-	done []Action
-	base *inspect.Log // the log as it was, seen with a wal.meta that can be read
-	ran  bool         // the engine has opened the log
-	// doubt: an entry is kept that may have been replaced.
-	doubt bool
+	o     Options
+	fsys  vfs.FS
+	dir   string
+	lock  vfs.File // the owner's, while the engine does not hold it
+	done  []Action
+	had   *reading // of the log as it was, seen with a wal.meta that can be read
+	ran   bool     // the engine has opened the log
+	truth truth    // what can be told of the log as it was
 }
 
 // Action is one thing that a repair does.
@@ -97,10 +95,12 @@ func (w *work) run(ctx context.Context, l *inspect.Log) (*inspect.Log, error) {
 	for range steps {
 		did, err := w.healMeta(l)
 		if err == nil && !did {
-			if w.base == nil {
-				w.base = l
+			if w.had == nil {
+				w.had, err = readAll(ctx, l)
 			}
-			did, err = w.step(ctx, l)
+			if err == nil {
+				did, err = w.step(ctx, l)
+			}
 		}
 		if err != nil || !did {
 			return l, err
@@ -116,14 +116,19 @@ func (w *work) run(ctx context.Context, l *inspect.Log) (*inspect.Log, error) {
 // there was any.
 func (w *work) step(ctx context.Context, l *inspect.Log) (bool, error) {
 	if l.Meta != nil {
-		below, err := w.firstLost(ctx, l)
+		t, err := w.seek(ctx, l)
 		if err != nil {
 			return false, err
 		}
-		if below <= l.Meta.Snapshot.Index {
+		covered, err := covers(ctx, l, t)
+		if err != nil {
+			return false, err
+		}
+		if covered {
 			return true, w.dropCovered(l)
 		}
-		if did, err := w.healFiles(ctx, l, below); did || err != nil {
+		w.truth.add(t)
+		if did, err := w.healFiles(ctx, l, t); did || err != nil {
 			return did, err
 		}
 	}
@@ -134,28 +139,22 @@ func (w *work) step(ctx context.Context, l *inspect.Log) (bool, error) {
 	return true, w.open(l)
 }
 
-// firstLost returns the first entry of the log that cannot be read, or that was
-// replaced by one that cannot; the highest number if there is none.
-func (w *work) firstLost(ctx context.Context, l *inspect.Log) (uint64, error) {
-	first := uint64(math.MaxUint64)
-	if !l.Damaged() {
-		return first, nil
+// covers reports whether entries that the snapshot covers are lost, or may be others than
+// they were: they must not be sent to other nodes. They are what they were if the one at
+// the snapshot has the snapshot's term.
+func covers(ctx context.Context, l *inspect.Log, t truth) (bool, error) {
+	at := l.Meta.Snapshot.Position
+	switch {
+	case at.Index <= l.Meta.Compacted.Index:
+		return false, nil
+	case t.lost <= at.Index:
+		return true, nil
+	case t.doubt.first == 0 || l.Last < at.Index:
+		return false, nil
 	}
-	w.doubt = false
-	says, err := w.testimonies(l)
-	if err != nil {
-		return 0, err
-	}
-	err = l.Each(ctx, l.First, l.Last, func(e inspect.Entry) error {
-		replaced, known := says[e.File].on(e)
-		if e.Err != nil || replaced {
-			first = min(first, e.Index)
-		} else if e.Index < first && !known {
-			w.doubt = true
-		}
-		return nil
-	})
-	return first, err
+	same := false
+	err := l.Each(ctx, at.Index, at.Index, func(e inspect.Entry) error { same = e.Term == at.Term; return nil })
+	return !same, err
 }
 
 // healMeta writes those pages of wal.meta anew that keep the engine from opening a log
@@ -259,7 +258,10 @@ func (w *work) open(l *inspect.Log) error {
 	h := w.o.Host
 	h.FS = w.fsys
 	d, err := mmapwal.OpenOn(h, w.dir, &opts)
-	if errors.Is(err, mmapwal.ErrCorrupt) {
+	if errors.Is(err, mmapwal.ErrCorrupt) && l.Meta != nil {
+		// Nothing that was looked at told of it.
+		w.truth.more = true
+		w.truth.doubt.add(span{max(l.Meta.Snapshot.Index, l.Meta.Compacted.Index) + 1, l.Last})
 		opts.Recovery = mmapwal.KeepValidPrefix
 		d, err = mmapwal.OpenOn(h, w.dir, &opts)
 	}

@@ -1,7 +1,6 @@
 package repair
 
 import (
-	"math"
 	"path/filepath"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
@@ -14,29 +13,37 @@ import (
 type testimony struct {
 	header entryfile.Header
 	slots  []byte
-	behind int64 // offset of the last damage
-	clean  bool  // the log was closed: the slots of a file that is not sealed count, too
+	gaps   []int64 // offsets of damage
+	behind int64   // the last of them
+	clean  bool    // the log was closed: the slots of a file that is not sealed count, too
 }
 
 // testimonies returns the testimony of each file with damaged records, by name.
 func (w *work) testimonies(l *inspect.Log) (map[string]*testimony, error) {
 	all := make(map[string]*testimony)
 	for _, p := range l.Problems {
-		if needs(&p) != rewrite {
+		if needs(&p) != rewrite || p.Kind == inspect.KindCut && !cutsRecords(l, p.File) {
 			continue
 		}
 		t, err := w.testimonyOf(all[p.File], p.File)
 		if err != nil {
 			return nil, err
 		}
-		t.behind = max(t.behind, p.Offset)
+		t.gaps, t.behind = append(t.gaps, p.Offset), max(t.behind, p.Offset)
 		t.clean = l.Meta != nil && l.Meta.Clean
-		if p.Kind == inspect.KindCut {
-			t.behind = math.MaxInt64
-		}
 		all[p.File] = t
 	}
 	return all, nil
+}
+
+// cutsRecords reports whether records may have stood in what is gone of a file.
+func cutsRecords(l *inspect.Log, name string) bool {
+	for _, f := range l.Files {
+		if f.Name == name {
+			return f.Held.HidesEnd || f.Header.Sealed && f.Header.Seal.End > f.Size
+		}
+	}
+	return false
 }
 
 // testimonyOf reads the testimony of a file, unless it is known.
