@@ -41,18 +41,42 @@ func (r Record) Padded() int64 { return r.Offset + RecordHeaderBytes + r.Payload
 // InspectRecord reads the record at an offset in mem, the content of a file, that
 // ends by limit. ok says that it is whole; without sum, that it looks like one.
 func InspectRecord(mem []byte, at, limit int64, salt uint32, sum bool) (r Record, ok bool) {
+	raw, ok := inspectRecord(mem, at, limit)
+	if !ok || sum && raw.sum != raw.sumOf(mem, at, salt) {
+		return Record{}, false
+	}
+	return raw.inspected(at), true
+}
+
+// InspectRecordBy is InspectRecord by sums of mem, for who looks at one place after another:
+// each costs a few bytes only, whatever length stands there. sums is called when it is needed.
+func InspectRecordBy(sums func() (*page.Sums, error), mem []byte, at, limit int64, salt uint32) (r Record, ok bool, err error) {
+	raw, ok := inspectRecord(mem, at, limit)
+	if !ok {
+		return Record{}, false, nil
+	}
+	by, err := sums()
+	if err != nil || !raw.matches(by, at, salt) || raw.sum != raw.sumOf(mem, at, salt) {
+		return Record{}, false, err
+	}
+	return raw.inspected(at), true, nil
+}
+
+// inspectRecord reads the header of a record; ok says that it looks like one.
+func inspectRecord(mem []byte, at, limit int64) (raw record, ok bool) {
 	limit = min(limit, int64(len(mem)))
 	if at < DataStart || at%recordAlign != 0 || at+RecordHeaderBytes > limit {
-		return Record{}, false
+		return record{}, false
 	}
-	raw := decodeRecord(mem[at:])
-	if !raw.plausible(at, limit) || sum && raw.sum != raw.sumOf(mem, at, salt) {
-		return Record{}, false
-	}
+	raw = decodeRecord(mem[at:])
+	return raw, raw.plausible(at, limit)
+}
+
+func (r *record) inspected(at int64) Record {
 	return Record{
-		Offset: at, Index: raw.index, Term: raw.term, Type: uint32(raw.typ),
-		Payload: int64(raw.payload), Mark: raw.mark, Ends: raw.flags&flagEnd != 0,
-	}, true
+		Offset: at, Index: r.index, Term: r.term, Type: uint32(r.typ),
+		Payload: int64(r.payload), Mark: r.mark, Ends: r.flags&flagEnd != 0,
+	}
 }
 
 // Slot is a slot that is in use.

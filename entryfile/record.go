@@ -144,3 +144,8 @@ func (r *record) intact(mem []byte, at, end int64, salt uint32) bool {
 func (r *record) sumOf(mem []byte, at int64, salt uint32) uint32 {
 	return page.Sum(salt, mem[at+recordSumBytes:at+RecordHeaderBytes+int64(r.payload)])
 }
+
+// matches is whether the record r at offset at has its checksum, by sums.
+func (r *record) matches(sums *page.Sums, at int64, salt uint32) bool {
+	return r.sum == sums.Sum(salt, at+recordSumBytes, at+RecordHeaderBytes+int64(r.payload))
+}

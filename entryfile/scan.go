@@ -24,6 +24,8 @@ type Scan struct {
 	Ended bool
 	// Rest is how many bytes behind End are not zero: a torn write, or damage.
 	Rest int64
+
+	summed int64 // bytes that the search for a witness read for checksums
 }
 
 // Scan reads the records of a file that is not sealed, up to the first that is
@@ -110,7 +112,22 @@ func (f *File) searchRest(mem []byte, limit int64, s *Scan) error {
 	if f.header.Reused {
 		s.Rest = f.torn(mem, limit, s)
 	}
-	for at := s.End; at < limit; {
+	w := &witnesses{f: f, mem: mem, s: s, limit: limit}
+	return f.eachRun(s.End, limit, func(start, end int64) (err error) {
+		if s.Witness == 0 {
+			s.Witness, err = w.search(start, end)
+		}
+		if n := usedBytes(mem[start:end]); n > 0 && !f.header.Reused {
+			s.Rest = start + n - s.End
+		}
+		return err
+	})
+}
+
+// eachRun calls visit with the runs of bytes of [from, limit) that may differ from zero, when
+// they are in memory, as far as may be.
+func (f *File) eachRun(from, limit int64, visit func(start, end int64) error) error {
+	for at := from; at < limit; {
 		start, end, err := f.file.Data(at)
 		if err != nil {
 			return err
@@ -120,11 +137,8 @@ func (f *File) searchRest(mem []byte, limit int64, s *Scan) error {
 			return nil
 		}
 		f.await(start, end-start)
-		if s.Witness == 0 {
-			s.Witness = f.witness(mem, s, start, end, limit)
-		}
-		if n := usedBytes(mem[start:end]); n > 0 && !f.header.Reused {
-			s.Rest = start + n - s.End
+		if err := visit(start, end); err != nil {
+			return err
 		}
 		at = end
 	}
@@ -244,27 +258,59 @@ func (f *File) inOrder(x *Index, r *record, at int64) error {
 	return nil
 }
 
-// witness looks in [from, to), which a hole follows if not the limit, for the start of a
+// witnesses looks for records behind the end of s that vouch for what is not whole there.
+// What stands there may be a payload, and so anybody's choice: what it costs grows with its
+// bytes only, whatever they pretend.
+type witnesses struct {
+	f     *File
+	mem   []byte
+	s     *Scan
+	limit int64
+	sums  *page.Sums // of all behind the end of s; nil: not needed yet
+}
+
+// search looks in [from, to), which a hole follows if not the limit, for the start of a
 // whole record, behind the end of s, whose mark lies beyond that.
-func (f *File) witness(mem []byte, s *Scan, from, to, limit int64) int64 {
+func (w *witnesses) search(from, to int64) (at int64, err error) {
+	mem, end := w.mem, w.s.End
 	var r record
-	from = roundUp(max(from, s.End+1), recordAlign)
+	from = roundUp(max(from, end+1), recordAlign)
 	for pos := from; pos+RecordHeaderBytes <= to; pos += recordAlign { // a mark in a hole is 0
 		if pos%page.Size == 0 && pos+page.Size <= to && bytes.Equal(mem[pos:pos+page.Size], zeroPage[:]) {
 			pos += page.Size - 2*recordAlign // what starts in its last 8 bytes goes on behind it
 			continue
 		}
-		if mark := int64(page.Order.Uint32(mem[pos+24:])) * recordAlign; mark <= s.End || mark > pos {
+		if mark := int64(page.Order.Uint32(mem[pos+24:])) * recordAlign; mark <= end || mark > pos {
 			continue
 		}
-		if !s.mayHold(page.Order.Uint64(mem[pos+16:])) {
+		if !w.s.mayHold(page.Order.Uint64(mem[pos+16:])) {
 			continue // of an earlier life of the file
 		}
-		if r.intact(mem, pos, limit, f.header.Salt) {
-			return pos
+		if r.decode(mem[pos:]); !r.plausible(pos, w.limit) {
+			continue
+		}
+		if ok, err := w.matches(&r, pos); err != nil || ok && r.intact(mem, pos, w.limit, w.f.header.Salt) {
+			return pos, err
 		}
 	}
-	return 0
+	return 0, nil
+}
+
+// matches reports whether the record at pos has the checksum that it says.
+func (w *witnesses) matches(r *record, pos int64) (bool, error) {
+	if w.sums == nil {
+		w.sums = page.NewSums(w.mem)
+		err := w.f.eachRun(w.s.End, w.limit, func(start, end int64) error {
+			w.sums.Add(start, end)
+			return nil
+		})
+		if err != nil {
+			return false, err
+		}
+	}
+	ok := r.matches(w.sums, pos, w.f.header.Salt)
+	w.s.summed = w.sums.Summed()
+	return ok, nil
 }
 
 var zeroPage [page.Size]byte

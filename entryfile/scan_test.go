@@ -104,23 +104,77 @@ func TestWitness(t *testing.T) {
 // first eight bytes are zero, at the end of a page of zeros; and not if its mark would lie
 // where the data ends.
 func TestWitnessAnywhere(t *testing.T) {
-	f := &File{header: Header{Salt: testSalt}}
 	s := &Scan{End: DataStart}
 	p := recordOfSumZero(t)
 	mem := make([]byte, DataStart+4*page.Size)
 	size := int64(len(mem))
+	search := func(to int64) int64 {
+		w := &witnesses{f: &File{header: Header{Salt: testSalt}}, mem: mem, s: s, limit: size, sums: page.NewSums(mem)}
+		w.sums.Add(s.End, size)
+		at, err := w.search(s.End, to)
+		must(t, err)
+		return at
+	}
 	for at := s.End + page.Size - recordAlign; at+int64(len(p)) <= size; at += recordAlign {
 		copy(mem[at:], p)
-		if got := f.witness(mem, s, s.End, size, size); got != at {
+		if got := search(size); got != at {
 			t.Fatalf("at %d: found at %d", at, got)
 		}
-		if got := f.witness(mem, s, s.End, at+RecordHeaderBytes, size); got != at {
+		if got := search(at + RecordHeaderBytes); got != at {
 			t.Fatalf("at %d, where the data ends with its header: found at %d", at, got)
 		}
-		if got := f.witness(mem, s, s.End, at+RecordHeaderBytes-recordAlign, size); got != 0 {
+		if got := search(at + RecordHeaderBytes - recordAlign); got != 0 {
 			t.Fatalf("at %d, where the data ends in its header: found at %d", at, got)
 		}
 		clear(mem[at : at+int64(len(p))])
+	}
+}
+
+// hostile returns n bytes that look like the headers of records everywhere, each of which
+// vouches for what is in front of it, and reaches far. Index 0 is for where any will do: then
+// a header begins every eight bytes.
+func hostile(n int, at, size int64, index uint64) []byte {
+	p := make([]byte, n)
+	for k := 0; k+RecordHeaderBytes <= n && index > 0; k += RecordHeaderBytes {
+		(&record{term: 1, index: index, mark: at + 8, payload: uint32(size - at - int64(k) - 1<<16)}).encode(p[k:])
+	}
+	for k := 0; k+recordAlign <= n && index == 0; k += recordAlign { // checksum and flags, term, index, mark and length
+		page.Order.PutUint64(p[k:], (DataStart/recordAlign+8)<<32|flagEnd<<16)
+	}
+	return p
+}
+
+// TestHostilePayload: a payload that pretends to be records costs no more than its bytes to look
+// through when it is torn, and is not taken for damage; nor does it hide damage.
+func TestHostilePayload(t *testing.T) {
+	for name, first := range map[string]uint64{"behind an entry": 2, "first": 1} {
+		for _, size := range []int{64 << 10, 512 << 10, 3 << 20} {
+			f := prepare(t, plain(1, first, 8)...)
+			at := f.End()
+			data := hostile(size, at+RecordHeaderBytes, f.header.Size, first)
+			if first == 1 {
+				data = hostile(size, at+RecordHeaderBytes, f.header.Size, 0)
+			}
+			save(t, f, []*raftpb.Entry{{Index: new(first), Term: new(uint64(1)), Data: data}})
+			zero(t, f, at, 24) // torn: the term and the index
+			f, s := scanned(t, f)
+			if s.End != at || s.Witness != 0 || s.Rest == 0 {
+				t.Errorf("%s, %d bytes: end %d, want %d; witness %d, rest %d", name, size, s.End, at, s.Witness, s.Rest)
+			}
+			if least, most := int64(size), 80*(int64(size)+1<<16); s.summed < least || s.summed > most {
+				t.Errorf("%s, %d bytes: %d bytes were summed, want %d to %d", name, size, s.summed, least, most)
+			}
+			_ = f.Release()
+
+			f = prepare(t, plain(1, first, 8)...)
+			save(t, f, []*raftpb.Entry{{Index: new(first), Term: new(uint64(1)), Data: data}})
+			witness := f.End()
+			save(t, f, plain(first+1, first+2, 100))
+			zero(t, f, at, 24)
+			if _, s := scanned(t, f); s.Witness != witness {
+				t.Errorf("%s, %d bytes: witness %d, want %d", name, size, s.Witness, witness)
+			}
+		}
 	}
 }
 

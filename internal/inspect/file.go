@@ -118,6 +118,7 @@ type scan struct {
 
 	records []entryfile.Record // whole ones, by offset
 	gaps    []gap              // what lies between them
+	sums    *page.Sums         // of what lies behind the first gap; nil: not needed yet
 	end     int64              // of the records
 	ended   bool               // the last one says that no more follow
 	mark    int64              // what they vouch for
@@ -158,6 +159,9 @@ func (l *Log) scanFile(f *File, behind later) (*scan, error) {
 	}
 	defer closing()
 	err = guard(f.Name, s.mem, s.look)
+	if s.sums != nil {
+		l.summed += s.sums.Summed()
+	}
 	if ctxErr := l.ctx.Err(); ctxErr != nil {
 		return nil, ctxErr
 	}

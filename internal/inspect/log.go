@@ -50,7 +50,8 @@ type Log struct {
 	chain    []link // the files that belong to the log
 	done     int64
 	total    int64
-	changing bool // wal.meta was stored to while the directory was looked at
+	summed   int64 // bytes read for checksums, in searches for records
+	changing bool  // wal.meta was stored to while the directory was looked at
 }
 
 // Look looks at the log in dir. Damage is not an error, but a Problem.

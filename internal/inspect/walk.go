@@ -79,7 +79,7 @@ const step = 4 << 20
 // walk reads the records of [from, limit). Where one is not whole it looks for the
 // next one that is.
 func (s *scan) walk(from, limit int64, sum bool) error {
-	s.records, s.gaps = s.records[:0], s.gaps[:0]
+	s.records, s.gaps, s.sums = s.records[:0], s.gaps[:0], nil
 	told := from
 	for at := from; at < limit; {
 		if at-told >= step {
@@ -133,13 +133,42 @@ func (s *scan) search(from, limit int64) (int64, error) {
 				pos += page.Size - entryfile.RecordHeaderBytes // a header may begin in its last bytes
 				continue
 			}
-			if _, ok := entryfile.InspectRecord(s.mem, pos, limit, s.header.Salt, true); ok {
-				return pos, nil
+			sums := func() (*page.Sums, error) { return s.sumsFrom(from, limit) }
+			if _, ok, err := entryfile.InspectRecordBy(sums, s.mem, pos, limit, s.header.Salt); err != nil || ok {
+				return pos, err
 			}
 		}
 		at = max(end, at+entryfile.RecordAlign)
 	}
 	return limit, nil
+}
+
+// sumsFrom returns checksums of what stands in [from, limit), made once.
+func (s *scan) sumsFrom(from, limit int64) (*page.Sums, error) {
+	if s.sums != nil {
+		return s.sums, nil
+	}
+	sums := page.NewSums(s.mem)
+	for at := from; at < limit; {
+		start, end, err := s.raw.Data(at)
+		if err != nil {
+			return nil, err
+		}
+		start, end = max(start, at), min(end, limit)
+		if start >= end {
+			break
+		}
+		for ; start < end; start += step {
+			s.log.progress(start)
+			if err := s.log.ctx.Err(); err != nil {
+				return nil, err
+			}
+			sums.Add(start, min(start+step, end))
+		}
+		at = end
+	}
+	s.sums = sums
+	return sums, nil
 }
 
 func alignUp(n int64) int64 {
