@@ -147,12 +147,16 @@ var mutations = []mutation{
 			"\t\tif err := d.removeDurably(entryfile.Name(l.file.Number())); err != nil {\n\t\t\treturn err\n\t\t}\n\t}\n\td.adoptLoaded(kept)\n\treturn nil\n"},
 	}},
 	{"entries behind a torn file count", []edit{{"mmapwal/load.go",
-		"\t\tif l.open() {\n\t\t\treturn k + 1, nil\n\t\t}\n", ""}}},
+		"\t\tif l.open() {\n\t\t\tbreak\n\t\t}\n", ""}}},
 	{"Open stores the header page of the last file alone again", []edit{{"mmapwal/load.go",
 		"case k == len(kept)-1 || kept[k+1].scan != nil:", "case k == len(kept)-1:"}}},
 	{"without fallocate, zeros are written over what is there", []edit{{"internal/vfs/fill.go",
 		"bytes.Equal(piece, zeros[:len(piece)])", "!bytes.Equal(piece, []byte{})"},
 		{"internal/vfs/fill.go", "f.WriteAt(piece, off+at)", "f.WriteAt(zeros[:len(piece)], off+at)"}}},
+	{"a gap is seen in front of a file of which nothing counts", []edit{
+		{"internal/chain/chain.go", "\t\tc.drop(n - 1)\n", ""},
+		{"mmapwal/load.go", "\t\t\ts.first, s.last, any = 1, 0, true\n", "\t\t\ts.last, any = first-1, true\n"},
+	}},
 	{"Close does not sync the entries", []edit{{"mmapwal/close.go",
 		"\tif err := d.syncData(); err != nil { // has nothing sealed in the background by now\n\t\treturn err\n\t}\n", ""}}},
 }

@@ -139,24 +139,28 @@ func TestPowerCutFound(t *testing.T) {
 		ops             string
 		noSync          bool
 		perCut, perStep int
+		retain          uint64
 	}{
 		// A snapshot replaces one that has a file; the power goes when one page of
 		// wal.meta says so, and again when the recovery stores the first page.
-		{"a,i,i", false, 1 << 8, 16},
+		{"a,i,i", false, 1 << 8, 16, 1},
 		// The power tears the page of wal.meta that names the first snapshot file,
 		// and goes again when the recovery stores that page: what it stores brings
 		// the missing sector.
-		{"x,r,a,i", false, 1 << 8, 16},
+		{"x,r,a,i", false, 1 << 8, 16, 1},
 		// The power takes a record of a file behind which another begins, and goes again
 		// when the recovery has sealed that file.
-		{"a,i,o,r", true, 1 << 5, 4},
+		{"a,i,o,r", true, 1 << 5, 4, 1},
+		// A conflict replaces a file as a whole, the next one reaches deeper, and a snapshot
+		// lets go of the file in front.
+		{"i370561656,r860820233,a662162199,o540458037,o,a,s,a", false, 1 << 2, 1, 2},
 	} {
 		t.Run(found.ops, func(t *testing.T) {
 			limits := powercut.Limits{PerCut: found.perCut, Torn: 2, Depth: 1, PerStep: found.perStep, Workers: runtime.GOMAXPROCS(0)}
 			if light() {
 				limits.PerCut, limits.Depth, limits.PerStep = 8, 16, 2
 			}
-			tryShort(t, &powercut.Config{Retain: 1, NoSync: found.noSync}, limits, [][]powercut.Op{parse(t, found.ops)})
+			tryShort(t, &powercut.Config{Retain: found.retain, NoSync: found.noSync}, limits, [][]powercut.Op{parse(t, found.ops)})
 		})
 	}
 }
