@@ -21,6 +21,7 @@ import (
 // made.
 type ahead struct {
 	readier, maker, sealer *host.Runner
+	sealTimer              *host.Timer // NoSync: has files sealed
 
 	mu       sync.Mutex
 	tail     *entryfile.File   // is made ready; nil: none
@@ -66,6 +67,7 @@ func (d *DiskStorage) startAhead() {
 	a.readier = host.NewRunner(d.host, d.readyTail)
 	a.maker = host.NewRunner(d.host, d.makeNext)
 	a.sealer = host.NewRunner(d.host, d.sealRetired)
+	a.sealTimer = host.NewTimer(d.host, a.sealer.Wake)
 }
 
 // lookAhead has made ready what the next Saves are going to need. It is called when
@@ -280,7 +282,7 @@ func (d *DiskStorage) retire(f *entryfile.File) error {
 	case tooMuch(2*files, 2*bytes):
 		a.sealer.Wake()
 	default:
-		d.host.After(sealDelay, d.sealLate)
+		a.sealTimer.Start(sealDelay)
 	}
 	return nil
 }
@@ -298,12 +300,6 @@ func (a *ahead) retiredBytes() (n int64) {
 		n += f.End() - entryfile.DataStart
 	}
 	return n
-}
-
-func (d *DiskStorage) sealLate() {
-	if !d.isClosed() {
-		d.ahead.sealer.Wake()
-	}
 }
 
 // unsealed returns the files that take no more records and are not sealed yet.

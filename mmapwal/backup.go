@@ -134,10 +134,7 @@ func (d *DiskStorage) cut() (c *cut, err error) {
 // recovery, which knows the end, finds just what is there.
 func (c *cut) describe(v *view) (err error) {
 	m := v.meta
-	m.Clean, m.Durable = false, metafile.End{}
-	if !c.d.opts.ReadOnly {
-		m.HardState = c.d.hard // which may wait for entries that the cut has
-	}
+	m.Clean, m.Durable, m.HardState = false, metafile.End{}, v.hard
 	if n := len(c.files); n > 0 {
 		f := &c.files[n-1]
 		m.Durable = metafile.End{File: f.Header().Number, Offset: f.End(), Salt: f.Header().Salt}

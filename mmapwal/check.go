@@ -19,7 +19,7 @@ func (d *DiskStorage) check(p *plan, es []*raftpb.Entry, snap *raftpb.Snapshot) 
 		if at.Index == math.MaxUint64 {
 			return invalidf("the snapshot has the highest index there is; nothing could follow it")
 		}
-		begun := v.last > 0 || v.meta.HardState.Stored
+		begun := v.last > 0 || v.hard.Stored
 		if at.Index <= v.meta.Snapshot.Index && begun {
 			return raft.ErrSnapOutOfDate
 		}

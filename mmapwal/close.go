@@ -73,10 +73,18 @@ func (d *DiskStorage) finishCalls() {
 		return
 	}
 	d.syncer.saves.Wait()
+	d.stopTimers()
 	d.syncer.flusher.Wait()
+	d.syncer.teller.Wait()
 	d.stopAhead()
 	d.remover.Remove() // what failed before is tried once more
 	d.remover.Wait()
+}
+
+// stopTimers ends the timers, which else keep the log in memory until their time is over.
+func (d *DiskStorage) stopTimers() {
+	d.syncer.timer.Stop()
+	d.ahead.sealTimer.Stop()
 }
 
 func (d *DiskStorage) isClosed() bool {

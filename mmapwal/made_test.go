@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/internal/host"
@@ -25,7 +24,7 @@ func testCutPower(disk *simdisk.FS) *simdisk.FS {
 }
 
 func testHost(fsys vfs.FS, run func(f func())) host.Host {
-	return host.Host{FS: fsys, Random: rand.Reader, Go: run, After: func(time.Duration, func()) {}}
+	return host.Host{FS: fsys, Random: rand.Reader, Go: run, After: host.Never}
 }
 
 // TestDiedWhileMade: of a log whose first process died while it made wal.meta, wherever,

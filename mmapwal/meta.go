@@ -26,9 +26,10 @@ func (i MetaInfo) String() string {
 	return names[i]
 }
 
-// HardState returns the hard state that was saved last; a blank one if none was.
-// Under HardSync its term and vote are durable; its commit index may not be. It
-// is the caller's. ErrClosed.
+// HardState returns the hard state that was saved last, that of a SaveAsync included; a
+// blank one if none was. Its term and vote are durable, but under NoSync; its commit
+// index may not be. It is the caller's. Of a log that is open for reading only, it is
+// that of wal.meta at Open. ErrClosed.
 func (d *DiskStorage) HardState() (*raftpb.HardState, error) {
 	v, err := d.beginRead()
 	if err != nil {

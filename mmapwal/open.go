@@ -399,6 +399,7 @@ func (d *DiskStorage) loadReadOnly() error {
 	m := d.meta.Meta()
 	d.plainAside = inv.plainAside(m, nil) + inv.plainDead(m)
 	d.reconcile(&m)
+	d.hard = m.HardState
 	d.publish()
 	d.view.meta, d.view.last = m, max(d.view.last, m.Compacted.Index)
 	return nil

@@ -30,8 +30,8 @@ func (d *DiskStorage) beginRead() (v view, err error) {
 	return d.view, nil
 }
 
-// InitialState implements raft.Storage. The hard state is nil if none was ever
-// saved; the conf state, that of the newest snapshot, is never nil. Both are the
+// InitialState implements raft.Storage. The hard state, that of HardState, is nil if none
+// was ever saved; the conf state, that of the newest snapshot, is never nil. Both are the
 // caller's. ErrClosed.
 func (d *DiskStorage) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
 	v, err := d.beginRead()
@@ -44,14 +44,14 @@ func (d *DiskStorage) InitialState() (*raftpb.HardState, *raftpb.ConfState, erro
 		return nil, nil, err
 	}
 	cs := snap.GetMetadata().GetConfState()
-	if !v.meta.HardState.Stored {
+	if !v.hard.Stored {
 		return nil, cs, nil
 	}
 	return v.hardState(), cs, nil
 }
 
 func (v *view) hardState() *raftpb.HardState {
-	h := v.meta.HardState
+	h := v.hard
 	if !h.Stored {
 		return &raftpb.HardState{}
 	}

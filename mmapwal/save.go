@@ -31,7 +31,8 @@ import (
 // find: everything that was promised, and of this Save a prefix. ErrClosed,
 // ErrReadOnly.
 //
-// Reads may see the entries before Save returns.
+// Reads may see entries and commit index before Save returns; a changed term or vote
+// only when it is durable.
 func (d *DiskStorage) Save(h *raftpb.HardState, es []*raftpb.Entry, snap *raftpb.Snapshot) error {
 	c, err := d.save(h, es, snap, nil)
 	if c.ticket != 0 {
@@ -50,7 +51,8 @@ func (d *DiskStorage) wait(ticket uint64) error {
 	return d.await(ticket)
 }
 
-// SaveAsync is Save that returns once all is stored in memory, where reads see it, and
+// SaveAsync is Save that returns once all is stored in memory, where reads see it, the
+// hard state included, and
 // calls done when it is durable under the sync policy: under HardSync when it is on
 // the disk, which many of them share one sync for; under BatchSync and NoSync soon.
 // So it serves raft's AsyncStorageWrites. A snapshot, and a changed term or vote, are
@@ -60,7 +62,7 @@ func (d *DiskStorage) wait(ticket uint64) error {
 // with what Save would have returned; nil is a done that nobody waits for. When one
 // Save fails, all Saves fail likewise, and change nothing, until its done function and
 // those of the ones queued behind it have returned. A done function holds up those
-// behind it; it may call SaveAsync and all that reads, but not Save, Close, or what
+// behind it, but no sync: their Saves are durable meanwhile. It may call SaveAsync and all that reads, but not Save, Close, or what
 // else writes: those may wait for it.
 //
 // SaveAsync waits while Options.MaxUnsyncedBytes are not on the disk.
@@ -101,8 +103,12 @@ func (d *DiskStorage) save(h *raftpb.HardState, es []*raftpb.Entry, snap *raftpb
 		d.syncer.enqueue(async{c, err, done})
 	}
 	d.writing.Unlock()
-	if done != nil {
+	switch {
+	case done == nil:
+	case c.ticket != 0 && d.opts.Sync.mode == hardSync:
 		d.syncer.flusher.Wake()
+	default:
+		d.syncer.teller.Wake()
 	}
 	return c, err
 }
@@ -276,6 +282,7 @@ func (d *DiskStorage) storeHardState(h *raftpb.HardState, p *plan) (ticket uint6
 	case len(p.entries) == 0 && !d.syncer.pending():
 		return 0, d.noteMeta(d.hard)
 	}
+	d.publishHard()
 	return d.syncer.stage(len(p.entries), &d.hard), nil
 }
 
@@ -313,5 +320,12 @@ func (d *DiskStorage) noteMeta(hard metafile.HardState) error {
 func (d *DiskStorage) publishMeta() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.view.meta = d.meta.Meta()
+	d.view.meta, d.view.hard = d.meta.Meta(), d.hard
+}
+
+// publishHard shows reads the hard state, which may wait for entries to be durable.
+func (d *DiskStorage) publishHard() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.view.hard = d.hard
 }

@@ -101,7 +101,8 @@ func newSegment(f *entryfile.File) segment {
 
 // view is what reads see. Its slices are never changed, only replaced or grown.
 type view struct {
-	meta      metafile.Meta
+	meta      metafile.Meta // as stored; its hard state may be older
+	hard      metafile.HardState
 	last      uint64
 	segments  []segment // with live entries, in order; without the tail
 	tail      *entryfile.File
@@ -191,7 +192,7 @@ func (d *DiskStorage) publishSegments() {
 		}
 	}
 	d.view.segments, d.view.files, d.view.plain = segments, files, plain
-	d.view.meta = d.meta.Meta()
+	d.view.meta, d.view.hard = d.meta.Meta(), d.hard
 	d.terms.Store(newTerms(d.view.first(), segments))
 }
 

@@ -13,7 +13,9 @@ import (
 // syncer makes Saves durable that are stored already, as many at once as there are:
 // those that wait share one sync. Each Save has a ticket; they are durable in this
 // order. Whoever waits, and finds nobody syncing, does it; for SaveAsync and BatchSync
-// it is done in the background.
+// it is done in the background. The done functions of SaveAsync, which may take any time,
+// are called by another part of the background, so that nothing waits for them but those
+// behind them.
 type syncer struct {
 	saves sync.WaitGroup // Saves that wait
 
@@ -22,6 +24,7 @@ type syncer struct {
 	syncing bool
 	last    atomic.Uint64 // ticket of the Save that was stored last
 	durable uint64        // ticket up to which Saves are durable, hard states included
+	asked   uint64        // ticket of the last SaveAsync that waits for a sync
 	hards   []staged      // hard states that are not stored yet, rising
 	queue   []async       // in the order of their Saves; its memory is used again
 	undone  atomic.Int64  // done functions that have not returned
@@ -33,9 +36,10 @@ type syncer struct {
 	expected uint64        // how many Saves are likely to wait for the next sync
 	took     time.Duration // by the last one
 
-	flusher *host.Runner
-	due     bool // BatchSync: the background has to sync
-	timed   bool // BatchSync: it will have to, when the interval is over
+	flusher *host.Runner // syncs
+	teller  *host.Runner // calls done functions
+	timer   *host.Timer  // BatchSync: the interval
+	due     bool         // BatchSync: the flusher has to sync
 }
 
 // staged is a hard state of which only the commit index has changed. It is stored once
@@ -57,6 +61,8 @@ func (d *DiskStorage) startSyncer() {
 	s := &d.syncer
 	s.turn = sync.NewCond(&s.mu)
 	s.flusher = host.NewRunner(d.host, d.flush)
+	s.teller = host.NewRunner(d.host, d.tell)
+	s.timer = host.NewTimer(d.host, d.intervalOver)
 }
 
 // stage gives the Save that was just stored, with so many entries, its ticket.
@@ -92,6 +98,7 @@ func (s *syncer) enqueue(a async) {
 	defer s.mu.Unlock()
 	s.queue = append(s.queue, a)
 	s.undone.Add(1)
+	s.asked = max(s.asked, a.ticket)
 	if a.err != nil {
 		err := a.err // it is on the heap in here only
 		s.failing.CompareAndSwap(nil, &err)
@@ -206,29 +213,33 @@ func (s *syncer) finishAll() {
 	s.mu.Unlock()
 }
 
-// flush is what is done in the background: it calls the done functions in their order,
-// and syncs what they wait for, or what BatchSync bounds.
+// flush is what the flusher does: it syncs what SaveAsync waits for, or what BatchSync
+// bounds.
 func (d *DiskStorage) flush() {
-	for {
-		for d.deliver() {
-		}
-		ticket, wanted := d.syncWanted()
-		if !wanted {
-			return
-		}
+	for ticket := d.wanted(); ticket > 0; ticket = d.wanted() {
 		_ = d.await(ticket) // an error is sticky, and told by deliver
+		d.syncer.teller.Wake()
 	}
 }
 
-// syncWanted returns the ticket up to which the background has to sync.
-func (d *DiskStorage) syncWanted() (ticket uint64, wanted bool) {
+// wanted returns the ticket up to which the flusher has to sync; 0 if it has not.
+func (d *DiskStorage) wanted() (ticket uint64) {
 	s := &d.syncer
 	poisoned := d.poisoned() != nil
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	wanted = !poisoned && s.durable < s.last.Load() && (len(s.queue) > 0 && d.opts.Sync.mode == hardSync || s.due)
+	asked := d.opts.Sync.mode == hardSync && s.durable < s.asked
+	if !poisoned && s.durable < s.last.Load() && (asked || s.due) {
+		ticket = s.last.Load()
+	}
 	s.due = false
-	return s.last.Load(), wanted
+	return ticket
+}
+
+// tell is what the teller does: it calls done functions in their order.
+func (d *DiskStorage) tell() {
+	for d.deliver() {
+	}
 }
 
 // deliver calls the done functions at the head of the queue whose Saves are durable under
@@ -286,36 +297,38 @@ func (s *syncer) dequeue(n int) {
 	}
 }
 
-// bound keeps what a power cut can take within what BatchSync says: the background is
-// told to sync, and the Save waits if that is late.
+// bound keeps what a power cut can take within what BatchSync says: the interval runs
+// whenever something is not synced, the flusher is told to sync when half of what may be
+// lost is not, and the Save waits if that is late.
 func (d *DiskStorage) bound(ticket uint64) error {
 	s, policy := &d.syncer, d.opts.Sync
+	late := d.unsyncedBytes() > d.opts.MaxUnsyncedBytes
 	s.mu.Lock()
 	unsynced := s.entries - s.durableEntries
-	late := unsynced > uint64(policy.entries)
-	s.due = s.due || unsynced > uint64(policy.entries)/2
-	wake, start := s.due && !late, !s.due && !s.timed && s.durable < s.last.Load()
-	s.timed = s.timed || start
+	late = late || unsynced > uint64(policy.entries)
+	wake := !late && unsynced > uint64(policy.entries)/2
+	s.due = s.due || wake
+	open := s.durable < s.last.Load()
 	s.mu.Unlock()
-	switch {
-	case late || d.unsyncedBytes() > d.opts.MaxUnsyncedBytes:
-		return d.await(ticket)
-	case wake:
+	if late {
+		return d.await(ticket) // what is stored behind it comes here in turn
+	}
+	if wake {
 		s.flusher.Wake()
-	case start:
-		d.host.After(policy.interval, d.intervalOver)
+	}
+	if open {
+		s.timer.Start(policy.interval)
 	}
 	return nil
 }
 
+// intervalOver has the flusher sync what is not synced by now.
 func (d *DiskStorage) intervalOver() {
 	s := &d.syncer
 	s.mu.Lock()
-	s.timed, s.due = false, true
+	s.due = true
 	s.mu.Unlock()
-	if !d.isClosed() {
-		s.flusher.Wake()
-	}
+	s.flusher.Wake()
 }
 
 // unsyncedBytes returns how many bytes of records were not synced yet.

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
-	"time"
 
 	"github.com/seed-2fef92ad/raftwal/internal/host"
 	"github.com/seed-2fef92ad/raftwal/internal/oracle"
@@ -28,7 +27,7 @@ func Options() *mmapwal.Options {
 // random numbers are always the same ones for a seed.
 func Open(disk vfs.FS, seed byte, opts *mmapwal.Options) (*mmapwal.DiskStorage, error) {
 	random := rand.NewChaCha8([32]byte{seed})
-	return mmapwal.OpenOn(host.Host{FS: disk, Random: random, Go: func(f func()) { f() }, After: func(time.Duration, func()) {}}, Dir, opts)
+	return mmapwal.OpenOn(host.Host{FS: disk, Random: random, Go: func(f func()) { f() }, After: host.Never}, Dir, opts)
 }
 
 // Moment is a log at a time: what is on the disk, and what it holds.

@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/internal/damage"
@@ -87,7 +86,7 @@ func (r *rotation) open() {
 	opts.Sync = r.sync
 	var err error
 	r.wal, err = mmapwal.OpenOn(host.Host{
-		FS: r.disk, Random: rand.NewChaCha8([32]byte{r.seed}), Go: r.run, After: func(time.Duration, func()) {},
+		FS: r.disk, Random: rand.NewChaCha8([32]byte{r.seed}), Go: r.run, After: host.Never,
 	}, damage.Dir, opts)
 	must(r.t, err)
 	clean := len(r.log.Moments) > 0 && r.log.Now().Clean && r.log.Key == nil // see damage.Log.Open

@@ -143,11 +143,10 @@ func Read(d *mmapwal.DiskStorage) (*Model, error) {
 		Checkpoint: d.Uint(mmapwal.CheckpointIndex),
 		Snap:       [2]uint64{d.Uint(mmapwal.SnapshotIndex), d.Uint(mmapwal.SnapshotTerm)},
 	}
-	h, _, err := d.InitialState()
-	if err != nil {
+	var err error
+	if m.Hard, err = HardState(d); err != nil {
 		return nil, err
 	}
-	m.Hard = [3]uint64{h.GetTerm(), h.GetVote(), h.GetCommit()}
 	first, err1 := d.FirstIndex()
 	last, err2 := d.LastIndex()
 	if err := errors.Join(err1, err2); err != nil {
@@ -162,6 +161,12 @@ func Read(d *mmapwal.DiskStorage) (*Model, error) {
 	}
 	m.Base, m.Terms = [2]uint64{first - 1, m.Terms[0]}, m.Terms[1:]
 	return m, nil
+}
+
+// HardState reads the hard state of a log.
+func HardState(d *mmapwal.DiskStorage) ([3]uint64, error) {
+	h, _, err := d.InitialState()
+	return [3]uint64{h.GetTerm(), h.GetVote(), h.GetCommit()}, err
 }
 
 // CheckContent reads snapshot and entries of a log and compares them with m,

@@ -93,8 +93,11 @@ func (b *background) add(f func()) {
 	b.queue = append(b.queue, f)
 }
 
-// later takes all times for the next turn of the background.
-func (b *background) later(_ time.Duration, f func()) { b.queue = append(b.queue, f) }
+// later takes all times for the next turn of the background. It knows how to end none.
+func (b *background) later(_ time.Duration, f func()) (stop func()) {
+	b.queue = append(b.queue, f)
+	return func() {}
+}
 
 func (b *background) run() {
 	queue := b.queue
@@ -343,6 +346,9 @@ func (h *history) call(op *oracle.Op) bool {
 	}
 	h.promise(want)
 	h.m = after
+	if got, err := oracle.HardState(h.d); err != nil || got != after.Hard {
+		fail("the log says the hard state %v, %v; %v was saved", got, err, after.Hard)
+	}
 	if acknowledged {
 		h.acknowledge(after)
 	}
@@ -370,7 +376,7 @@ func (h *history) save(op *oracle.Op, after *oracle.Model) (acknowledged bool, e
 			acknowledged = true
 		}
 	})
-	if !called && (h.failed || h.disk.IsCut()) {
+	for !called && len(h.b.queue) > 0 && (h.failed || h.disk.IsCut()) {
 		h.b.run() // what has become of it
 	}
 	returned = true

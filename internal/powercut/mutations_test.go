@@ -33,6 +33,8 @@ var mutations = []mutation{
 	{"a commit index is stored before the entries are durable", []edit{{"mmapwal/save.go",
 		"\treturn d.syncer.stage(len(p.entries), &d.hard), nil",
 		"\tif err := d.noteMeta(d.hard); err != nil {\n\t\treturn 0, err\n\t}\n\treturn d.syncer.stage(len(p.entries), nil), nil"}}},
+	{"reads see the hard state that is stored only", []edit{{"mmapwal/save.go",
+		"\td.publishHard()\n", ""}}},
 	{"files that are full are not synced", []edit{{"mmapwal/ahead.go",
 		"func (d *DiskStorage) syncRetired() (some bool, err error) {\n", "func (d *DiskStorage) syncRetired() (some bool, err error) {\n\tif true {\n\t\treturn true, nil\n\t}\n"}}},
 	{"no record says that a full file ends", []edit{{"mmapwal/save.go",
