@@ -53,7 +53,8 @@ From Dgraph, SRC is its raftwal directory ("w"):
     noticed.
   - With --key-file entries that Dgraph encrypted are decrypted; the file holds the
     key of Dgraph's --encryption key-file=..., of 16, 24 or 32 bytes. KEYREGISTRY
-    must be in SRC.
+    must be in SRC: if it is lost, or was made anew since, nobody can read the
+    entries. Then import the log of another replica.
   - A log of this program that Dgraph was used on, and wrote to, is imported, too.
 
 From etcd, SRC is its data directory, that of the member in it, which has wal and

@@ -18,6 +18,9 @@ var (
 	ErrOurs = fmt.Errorf("%w: it is a log of package mmapwal already, which needs no import", ErrNotDgraph)
 	// ErrKeyRequired: entries are encrypted, and no key was given.
 	ErrKeyRequired = errors.New("the entries are encrypted")
+	// ErrKeyLost: KEYREGISTRY is gone, or was made anew, and with it the key of the entries.
+	ErrKeyLost = errors.New("without the " + registryName + " of the time when they were written nobody can read them; " +
+		"put it back, or import the log of another replica")
 	// ErrWrongKey: the key is not that of KEYREGISTRY.
 	ErrWrongKey = errors.New("the key does not open KEYREGISTRY")
 	// ErrNotEncrypted: a key was given, but there is nothing that it could open.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -199,13 +200,20 @@ func (l *Log) unlock(master []byte) (err error) {
 	for _, f := range l.files {
 		switch {
 		case f.keyID == 0:
-		case l.keys == nil:
+		case l.keys == nil && l.hasRegistry():
 			return fmt.Errorf("%s: %w: give Dgraph's encryption key", f.path, ErrKeyRequired)
+		case l.keys == nil:
+			return fmt.Errorf("%s: the entries are encrypted, and there is no %s: %w", f.path, registryName, ErrKeyLost)
 		case l.keys[f.keyID] == nil:
-			return corrupt.At(f.path, atKey, "the file is encrypted with data key %d, which is not in %s", f.keyID, registryName)
+			return fmt.Errorf("%s: the entries are encrypted with data key %d, which is not in %s: %w", f.path, f.keyID, registryName, ErrKeyLost)
 		}
 	}
 	return nil
+}
+
+func (l *Log) hasRegistry() bool {
+	_, err := os.Stat(filepath.Join(l.dir, registryName))
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // check reads all slots and lengths once.

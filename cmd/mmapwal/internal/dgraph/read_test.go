@@ -289,7 +289,7 @@ func TestDamage(t *testing.T) {
 		"hard state":           {func(t *testing.T, dir string) { patch(t, dir, metaName, atHardState+4, []byte{255, 255}) }, metaName, atHardState + 4, "the hard state cannot be read"},
 		"snapshot's length":    {func(t *testing.T, dir string) { patch(t, dir, metaName, atSnapData, []byte{255}) }, metaName, atSnapData, "the length of the snapshot"},
 		"snapshot's index":     {func(t *testing.T, dir string) { patch(t, dir, metaName, atSnapshot, number(9)) }, metaName, atSnapshot, "the snapshot is that of entry 10"},
-		"key without registry": {func(t *testing.T, dir string) { patch(t, dir, one, atKey, number(1)) }, "", 0, ErrKeyRequired.Error()},
+		"key without registry": {func(t *testing.T, dir string) { patch(t, dir, one, atKey, number(1)) }, "", 0, ErrKeyLost.Error()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := write(t, maxSlots+5)
@@ -415,7 +415,6 @@ func TestKeys(t *testing.T) {
 	}{
 		"cut in the sanity text": {whole[:20], registryName},
 		"cut in a key":           {whole[:len(whole)-1], registryName},
-		"one key less":           {whole[:28+68], "00003.wal"},
 		"changed":                {append(whole[:len(whole)-1:len(whole)-1], 'x'), registryName},
 	} {
 		must(t, os.WriteFile(path, test.registry, 0o600))
@@ -423,6 +422,14 @@ func TestKeys(t *testing.T) {
 		if e := (*mmapwal.CorruptError)(nil); !errors.As(err, &e) || filepath.Base(e.File) != test.file {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	must(t, os.WriteFile(path, whole[:28+68], 0o600)) // one key less
+	if _, err := Open(dir, key); !errors.Is(err, ErrKeyLost) || !strings.Contains(err.Error(), "00003.wal: the entries are encrypted with data key") {
+		t.Errorf("a key is lost: %v", err)
+	}
+	must(t, os.Remove(path))
+	if _, err := Open(dir, nil); !errors.Is(err, ErrKeyLost) || errors.Is(err, ErrKeyRequired) {
+		t.Errorf("all keys are lost: %v", err)
 	}
 }
 
