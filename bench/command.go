@@ -52,7 +52,7 @@ func newCommand() *cobra.Command {
 	fs.IntVar(&f.entries, "entries", 200_000, "entries with which logs are opened again, and compacted")
 	fs.IntVar(&f.grow, "grow", 200_000, "entries to which logs grow")
 	fs.IntVar(&f.logs, "logs", 1000, "idle logs in one process")
-	fs.StringSliceVar(&f.only, "only", nil, "contenders to measure; the floor always is")
+	fs.StringSliceVar(&f.only, "only", nil, "contenders to measure; the reference always is")
 	fs.StringSliceVar(&f.workloads, "workload", nil, "workloads and studies to measure")
 	fs.Uint64Var(&f.seed, "seed", 1, "seed of orders and contents")
 	fs.BoolVar(&f.smoke, "smoke", false, "everything once, and tiny: whether it works, not how fast")
@@ -65,13 +65,13 @@ func newCommand() *cobra.Command {
 // help lists what can be named on the command line.
 func help() string {
 	var b strings.Builder
-	b.WriteString("Measure this log beside others, in random order, and compare each with the floor:\n" +
+	b.WriteString("Measure this log beside others, in random order, and compare each with the reference:\n" +
 		"the same bytes written without a log.\n\nContenders:\n")
 	for _, c := range contender.All() {
 		fmt.Fprintf(&b, "  %-18s %s\n", c.Name, c.About)
 	}
 	fmt.Fprintf(&b, "\nWorkloads:\n  %s\n", strings.Join(workloadNames(), "\n  "))
-	fmt.Fprintf(&b, "\nStudies, which have no floor:\n  %s\n", strings.Join(suite.Studies(), "\n  "))
+	fmt.Fprintf(&b, "\nStudies, which have no reference:\n  %s\n", strings.Join(suite.Studies(), "\n  "))
 	return b.String()
 }
 
@@ -145,7 +145,7 @@ func (f *flags) chooseContenders(cfg *suite.Config) error {
 		return err
 	}
 	cfg.Contenders = slices.DeleteFunc(all, func(c contender.Contender) bool {
-		return c.Name != contender.Floor && !chosen(f.only, c.Name)
+		return c.Name != contender.Reference && !chosen(f.only, c.Name)
 	})
 	return nil
 }

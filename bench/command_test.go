@@ -71,7 +71,7 @@ func checkJSON(t *testing.T, file string) {
 				measured[r.Contender] = true
 			}
 		}
-		if !measured[contender.Floor] || !measured[contender.Ours] || w.Saves() && !w.Ours && len(measured) != len(contender.All()) {
+		if !measured[contender.Reference] || !measured[contender.Ours] || w.Saves() && !w.Ours && len(measured) != len(contender.All()) {
 			t.Errorf("%s was measured of %v", w.Name, measured)
 		}
 	}
@@ -82,8 +82,8 @@ func checkJSON(t *testing.T, file string) {
 		if r.NsPerCall.Median <= 0 || r.Ratio.Median <= 0 || r.Latency.P50Ns <= 0 || r.Latency.MaxNs < r.Latency.P999Ns || len(r.Latency.Curve) == 0 {
 			t.Errorf("a figure is missing: %+v", r)
 		}
-		if r.Contender == contender.Floor && r.Ratio.Median != 1 {
-			t.Errorf("the floor is %v times itself", r.Ratio.Median)
+		if r.Contender == contender.Reference && r.Ratio.Median != 1 {
+			t.Errorf("the reference is %v times itself", r.Ratio.Median)
 		}
 	}
 	for _, r := range res.Reopens {
@@ -117,7 +117,7 @@ func TestChoice(t *testing.T) {
 	if n := strings.Count(errs, "round 1, "); n != 2 {
 		t.Errorf("%d workloads were measured:\n%s", n, errs)
 	}
-	if strings.Contains(out, "pebble") || strings.Contains(out, "append an entry") || !strings.Contains(out, "floor") {
+	if strings.Contains(out, "pebble") || strings.Contains(out, "append an entry") || !strings.Contains(out, "reference") {
 		t.Errorf("not what was chosen:\n%s", out)
 	}
 }

@@ -35,12 +35,12 @@ func newBench() *cobra.Command {
 		Use:   "bench DIR",
 		Short: "Find out whether the disk of a directory is good enough for a Raft log",
 		Long: fmt.Sprintf(`bench measures on the disk that DIR is on, in a temporary directory in DIR that is
-removed afterwards (%s*; one that was killed leaves it): how long the floor takes,
+removed afterwards (%s*; one that was killed leaves it): how long the reference takes,
 the least that any log has to do, a write of 4 KiB to a file that was written before
 and fdatasync; and, taking turns with it, how long this log takes to save 1 entry of
 128 B, 16 of 1 KiB and 64 of 4 KiB so that they survive a power cut.
 
-It prints percentiles, histograms, the ratio to the floor, and whether the disk is good
+It prints percentiles, histograms, the ratio to the reference, and whether the disk is good
 enough: like etcd it wants 99 of 100 syncs to take less than 10 ms. A file system in
 memory, in a container or over a network, and a disk that is faster than disks are,
 proves nothing, and it says so. What else uses the disk meanwhile is measured, too.
@@ -105,7 +105,7 @@ func printBench(out io.Writer, r *diskbench.Result) error {
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	row := func(cells ...string) { _, _ = fmt.Fprintln(w, strings.Join(cells, "\t")+"\t") } // Flush tells
-	row("", "p50", "p99", "p99.9", "max", "per second", "p50 / floor")
+	row("", "p50", "p99", "p99.9", "max", "per second", "p50 / reference")
 	for _, s := range r.Series {
 		row(s.Name, diskbench.Time(s.P50), diskbench.Time(s.P99), diskbench.Time(s.P999), diskbench.Time(s.Max),
 			fmt.Sprintf("%.0f", s.PerSecond), fmt.Sprintf("%.2f", s.Ratio))

@@ -16,7 +16,7 @@ import (
 func TestBench(t *testing.T) {
 	dir, svg := t.TempDir(), filepath.Join(t.TempDir(), "bench.svg")
 	expectParts(t, exitOK, []string{"bench", dir, "--duration", "20ms", "--svg", svg},
-		"p50", "p99.9", "p50 / floor", "floor 4 KiB", "log 64 x 4 KiB", "#", dir)
+		"p50", "p99.9", "p50 / reference", "reference 4 KiB", "log 64 x 4 KiB", "#", dir)
 	content, err := os.ReadFile(svg)
 	must(t, err)
 	if !strings.HasPrefix(string(content), "<svg") {

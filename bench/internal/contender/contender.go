@@ -11,8 +11,8 @@ import (
 
 // Names that reports treat specially.
 const (
-	Floor = "floor"
-	Ours  = "raftwal"
+	Reference = "reference"
+	Ours      = "raftwal"
 )
 
 // errNoReads is what a contender answers that cannot read single entries.
@@ -72,10 +72,10 @@ type Contender struct {
 	Open func(dir string, o Options) (Log, error)
 }
 
-// All returns the contenders, the physical floor first.
+// All returns the contenders, the reference first.
 func All() []Contender {
 	return []Contender{
-		floor(),
+		reference(),
 		raftwal(),
 		encrypted(),
 		etcd(),

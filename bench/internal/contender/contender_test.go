@@ -92,8 +92,8 @@ func TestReadsWhatWasSaved(t *testing.T) {
 
 func TestReopen(t *testing.T) {
 	eachContender(t, func(t *testing.T, c Contender, o Options) {
-		if c.Name == Floor {
-			t.Skip("the floor forgets")
+		if c.Name == Reference {
+			t.Skip("the reference forgets")
 		}
 		dir := t.TempDir()
 		l := open(t, c, dir, o)
@@ -152,12 +152,12 @@ func flushes(t *testing.T, d *device.Device, l Log, n uint64) uint64 {
 	return after.Sub(before).Flushes
 }
 
-// TestFloorWraps: the floor overwrites what it wrote first.
-func TestFloorWraps(t *testing.T) {
-	c := floor()
+// TestReferenceWraps: the reference overwrites what it wrote first.
+func TestReferenceWraps(t *testing.T) {
+	c := reference()
 	l := open(t, c, t.TempDir(), Options{NoSync: true})
 	defer closeLog(t, l)
-	const size = floorBytes/4 - 1
+	const size = referenceBytes/4 - 1
 	for i := uint64(1); i <= 6; i++ {
 		appendAll(t, l, []*raftpb.Entry{{Index: new(i), Term: new(uint64(1)), Data: bytes.Repeat([]byte{byte(i)}, size)}})
 	}
@@ -192,7 +192,7 @@ func checkKind(t *testing.T, c Contender) {
 		}
 	}
 	if c.Terms {
-		if term, err := l.(Terms).Term(50); err != nil || c.Name != Floor && term != 1 {
+		if term, err := l.(Terms).Term(50); err != nil || c.Name != Reference && term != 1 {
 			t.Errorf("%s: entry 50 has term %d, %v", c.Name, term, err)
 		}
 	}
@@ -218,7 +218,7 @@ func TestNames(t *testing.T) {
 		seen[c.Name] = true
 		checkKind(t, c)
 	}
-	if !seen[Floor] || !seen[Ours] {
-		t.Error("the floor or this log is missing")
+	if !seen[Reference] || !seen[Ours] {
+		t.Error("the reference or this log is missing")
 	}
 }

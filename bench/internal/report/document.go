@@ -11,7 +11,7 @@ import (
 )
 
 // Document puts the tables into a document in Markdown: each between the lines
-// "<!-- NAME: begin -->" and "<!-- NAME: end -->". Of the latencies it shows the floor's,
+// "<!-- NAME: begin -->" and "<!-- NAME: end -->". Of the latencies it shows the reference's,
 // ours and those of the best of the others. What was not measured stays as it is.
 func Document(path string, res *suite.Results) error {
 	raw, err := os.ReadFile(path)
@@ -21,7 +21,7 @@ func Document(path string, res *suite.Results) error {
 	text := string(raw)
 	short := *res
 	short.Results = slices.DeleteFunc(slices.Clone(res.Results), func(r suite.Result) bool {
-		return r.Contender != contender.Floor && r.Contender != contender.Ours && r.Contender != nameOf(bestOther(res, r.Workload))
+		return r.Contender != contender.Reference && r.Contender != contender.Ours && r.Contender != nameOf(bestOther(res, r.Workload))
 	})
 	for _, s := range sections() {
 		var b strings.Builder

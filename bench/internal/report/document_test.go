@@ -16,7 +16,7 @@ func TestDocument(t *testing.T) {
 		text.WriteString("About " + name + ".\n\n<!-- " + name + ": begin -->\nold figures\n<!-- " + name + ": end -->\n\n")
 	}
 	write(t, path, text.String())
-	res := results(map[string]float64{"floor": 1, "raftwal": 1.5, "pebble": 20})
+	res := results(map[string]float64{"reference": 1, "raftwal": 1.5, "pebble": 20})
 	for range 2 { // a second run finds what the first one left
 		if err := Document(path, res); err != nil {
 			t.Fatal(err)
@@ -27,7 +27,7 @@ func TestDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := string(raw)
-	for _, want := range []string{"About ratios.", "About latencies.", "| save     | 1.5 µs | 1.50 *  | 20     |", "<!-- latencies: end -->"} {
+	for _, want := range []string{"About ratios.", "About latencies.", "| save     | 1.5 µs    | 1.50 *  | 20     |", "<!-- latencies: end -->"} {
 		if strings.Count(got, want) != 1 {
 			t.Errorf("want %q once in:\n%s", want, got)
 		}

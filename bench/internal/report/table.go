@@ -62,13 +62,13 @@ func writeRatios(b *strings.Builder, res *suite.Results) {
 	if len(res.Results) == 0 {
 		return
 	}
-	b.WriteString("\nTime of a call, as a multiple of the floor's in the same round (median of the rounds). " +
+	b.WriteString("\nTime of a call, as a multiple of the reference's in the same round (median of the rounds). " +
 		"`*`: the best log; `<`: we are not; not encrypted.\n\n")
-	t := table{append([]string{"workload", "floor"}, names...)}
+	t := table{append([]string{"workload", "reference"}, names...)}
 	for _, w := range res.Workloads {
 		best := bestOf(res, w.Name)
 		row := []string{w.Name, "–"}
-		if f := find(res, w.Name, contender.Floor); f != nil {
+		if f := find(res, w.Name, contender.Reference); f != nil {
 			row[1] = duration(f.NsPerCall.Median)
 		}
 		for _, name := range names {
@@ -108,7 +108,7 @@ func bestOf(res *suite.Results, workload string) string {
 func bestOther(res *suite.Results, workload string) (best *suite.Result) {
 	for _, c := range contender.All() {
 		r := find(res, workload, c.Name)
-		if c.Ours || c.Name == contender.Floor || r == nil {
+		if c.Ours || c.Name == contender.Reference || r == nil {
 			continue
 		}
 		if best == nil || r.Ratio.Median < best.Ratio.Median {
@@ -228,10 +228,10 @@ func writeIdle(b *strings.Builder, res *suite.Results) {
 }
 
 // contendersOf returns the names of those that have results, in their order,
-// without the floor.
+// without the reference.
 func contendersOf(res *suite.Results) []string {
 	var names []string
-	seen := map[string]bool{contender.Floor: true}
+	seen := map[string]bool{contender.Reference: true}
 	for _, r := range res.Results {
 		if !seen[r.Contender] {
 			seen[r.Contender] = true

@@ -11,7 +11,7 @@ import (
 // results has one workload, with these ratios.
 func results(ratios map[string]float64) *suite.Results {
 	res := &suite.Results{Workloads: []suite.Workload{{Name: "save"}}}
-	for _, name := range []string{"floor", "raftwal", "pebble"} {
+	for _, name := range []string{"reference", "raftwal", "pebble"} {
 		res.Results = append(res.Results, suite.Result{
 			Workload: "save", Contender: name, Ratio: stats.Summary{Median: ratios[name]}, NsPerCall: stats.Summary{Median: 1500},
 		})
@@ -29,19 +29,19 @@ func render(t *testing.T, res *suite.Results) string {
 }
 
 func TestMarks(t *testing.T) {
-	won := render(t, results(map[string]float64{"floor": 1, "raftwal": 1.5, "pebble": 20}))
-	if want := "| save     | 1.5 µs | 1.50 *  | 20     |"; !strings.Contains(won, want) {
+	won := render(t, results(map[string]float64{"reference": 1, "raftwal": 1.5, "pebble": 20}))
+	if want := "| save     | 1.5 µs    | 1.50 *  | 20     |"; !strings.Contains(won, want) {
 		t.Errorf("want %s in:\n%s", want, won)
 	}
-	lost := render(t, results(map[string]float64{"floor": 1, "raftwal": 1.5, "pebble": 1.25}))
-	if want := "| save     | 1.5 µs | 1.50 <  | 1.25 * |"; !strings.Contains(lost, want) {
+	lost := render(t, results(map[string]float64{"reference": 1, "raftwal": 1.5, "pebble": 1.25}))
+	if want := "| save     | 1.5 µs    | 1.50 <  | 1.25 * |"; !strings.Contains(lost, want) {
 		t.Errorf("want %s in:\n%s", want, lost)
 	}
 }
 
 // TestNoDevice: what was not counted is not shown as zero.
 func TestNoDevice(t *testing.T) {
-	res := results(map[string]float64{"floor": 1, "raftwal": 1, "pebble": 1})
+	res := results(map[string]float64{"reference": 1, "raftwal": 1, "pebble": 1})
 	res.Machine.DeviceError = "there is none"
 	text := render(t, res)
 	if !strings.Contains(text, "No counts of the device: there is none.") || !strings.Contains(text, "| –      | –     | –       |") {

@@ -36,7 +36,7 @@ func (c *recycler) after(saved int) error {
 func (c *recycler) compact() error {
 	l, ok := c.l.(contender.Compacter)
 	if !ok {
-		return nil // the floor always writes where it has written
+		return nil // the reference always writes where it has written
 	}
 	if err := l.Compact(c.r.source.next - 1); err != nil {
 		return fmt.Errorf("compact up to %d: %w", c.r.source.next-1, err)

@@ -29,7 +29,7 @@ type Result struct {
 	Workload    string        `json:"workload"`
 	Contender   string        `json:"contender"`
 	NsPerCall   stats.Summary `json:"ns_per_call"`
-	Ratio       stats.Summary `json:"ratio_to_floor"`
+	Ratio       stats.Summary `json:"ratio_to_reference"`
 	MBPerSecond float64       `json:"mb_per_second"`
 	PerSecond   float64       `json:"entries_per_second"`
 	Latency     Latency       `json:"latency"`
@@ -84,7 +84,7 @@ func (r *runner) result(w Workload, name string) Result {
 	ns := stats.Summarize(times)
 	res := Result{
 		Workload: w.Name, Contender: name, NsPerCall: ns,
-		Ratio:       stats.Summarize(stats.Ratios(times, nsPerCall(r.samples[[2]string{w.Name, contender.Floor}]))),
+		Ratio:       stats.Summarize(stats.Ratios(times, nsPerCall(r.samples[[2]string{w.Name, contender.Reference}]))),
 		MBPerSecond: float64(w.Bytes()) / ns.Median * 1e3,
 		PerSecond:   float64(w.Entries) / ns.Median * 1e9,
 		Latency:     latency(samples),

@@ -6,7 +6,7 @@ import (
 	"github.com/seed-2fef92ad/raftwal/bench/internal/contender"
 )
 
-// study looks at logs in a way that has no floor to compare with.
+// study looks at logs in a way that has no reference to compare with.
 type study struct {
 	name    string
 	suits   func(contender.Contender) bool
@@ -14,7 +14,7 @@ type study struct {
 }
 
 func allStudies() []study {
-	isLog := func(c contender.Contender) bool { return c.Name != contender.Floor }
+	isLog := func(c contender.Contender) bool { return c.Name != contender.Reference }
 	return []study{
 		{"growth", isLog, (*runner).grow},
 		{"reopen", isLog, (*runner).reopen},

@@ -1,5 +1,5 @@
 // Package suite measures contenders side by side: in each round every one of
-// them, in random order, and compares each with the floor of the same round.
+// them, in random order, and compares each with the reference of the same round.
 package suite
 
 import (
@@ -246,7 +246,7 @@ func (r *runner) filled(w Workload, c contender.Contender, l contender.Log, reop
 	if _, err := r.fill(l, r.readEntries(w), w.Size); err != nil {
 		return l, err
 	}
-	if w.Recent || c.Name == contender.Floor {
+	if w.Recent || c.Name == contender.Reference {
 		return l, nil
 	}
 	if err := l.Close(); err != nil {

@@ -55,7 +55,7 @@ func TestWorkloads(t *testing.T) {
 }
 
 // TestContinues: the entries of a measurement continue each other, block after
-// block; the floor does not care, so a log has to check it.
+// block; the reference does not care, so a log has to check it.
 func TestContinues(t *testing.T) {
 	ours := slices.DeleteFunc(contender.All(), func(c contender.Contender) bool { return c.Name != contender.Ours })
 	cfg := config(t, ours, Workloads())
@@ -150,12 +150,12 @@ func TestInFlight(t *testing.T) {
 	}
 }
 
-// TestRatioOfSameRound: each round is compared with its own floor.
+// TestRatioOfSameRound: each round is compared with its own reference.
 func TestRatioOfSameRound(t *testing.T) {
 	w := Workload{Name: "w", Entries: 1, Size: 1000}
 	r := &runner{cfg: &Config{}, samples: map[[2]string][]*sample{
-		{"w", contender.Floor}: {{calls: 1, elapsed: 100}, {calls: 2, elapsed: 2000}, {calls: 1, elapsed: 10}},
-		{"w", "log"}:           {{calls: 1, elapsed: 200}, {calls: 1, elapsed: 3000}, {calls: 1, elapsed: 40}},
+		{"w", contender.Reference}: {{calls: 1, elapsed: 100}, {calls: 2, elapsed: 2000}, {calls: 1, elapsed: 10}},
+		{"w", "log"}:               {{calls: 1, elapsed: 200}, {calls: 1, elapsed: 3000}, {calls: 1, elapsed: 40}},
 	}}
 	got := r.result(w, "log")
 	if want := (stats.Summary{Median: 3, Q1: 2.5, Q3: 3.5}); got.Ratio != want {

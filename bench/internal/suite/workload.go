@@ -106,7 +106,7 @@ func (w Workload) Synced() bool { return w.Saves() && !w.NoSync && !w.Batch && w
 // suits reports whether c can do w.
 func (w Workload) suits(c contender.Contender) bool {
 	switch {
-	case c.Name == contender.Floor:
+	case c.Name == contender.Reference:
 		return true
 	case w.Ours && !c.Ours, w.Terms && !c.Terms:
 		return false

@@ -17,13 +17,13 @@ import (
 
 // What is written, in bytes.
 const (
-	floorBytes  = 4 << 10 // of one write of the floor
-	floorFile   = 8 << 20
-	compactEach = 64 << 20 // the log begins anew behind as many
+	referenceBytes = 4 << 10 // of one write of the reference
+	referenceFile  = 8 << 20
+	compactEach    = 64 << 20 // the log begins anew behind as many
 
-	// Space is what a run needs: the file of the floor, and of the log the file in
+	// Space is what a run needs: the file of the reference, and of the log the file in
 	// use, the one before it, the one that is made and the one that is removed.
-	Space = floorFile + 4*(compactEach+1<<20)
+	Space = referenceFile + 4*(compactEach+1<<20)
 )
 
 // Pattern is the prefix of the temporary directory.
@@ -39,11 +39,11 @@ var shapes = []struct {
 	{"log 64 x 4 KiB", 64, 4 << 10},
 }
 
-// Floor is the name of the series that any log is measured against.
-const Floor = "floor 4 KiB"
+// Reference is the name of the series that any log is measured against.
+const Reference = "reference 4 KiB"
 
 // Run measures for a time in a temporary directory in dir, which is removed before
-// it returns. Writes of the floor and Saves of each shape take turns, so that what
+// it returns. Writes of the reference and Saves of each shape take turns, so that what
 // else the disk does at a time is seen by all. progress is told how much time is
 // over; it may be nil.
 //
@@ -84,7 +84,7 @@ func Run(ctx context.Context, dir string, duration time.Duration, progress func(
 	return newResult(dir, system, time.Since(started), b.samples), nil
 }
 
-// bench is what is measured: the floor's file and a log.
+// bench is what is measured: the reference's file and a log.
 type bench struct {
 	file *os.File
 	buf  []byte
@@ -94,14 +94,14 @@ type bench struct {
 	last      uint64
 	compacted int // bytes since
 
-	samples [][]time.Duration // of the floor, and of each shape
+	samples [][]time.Duration // of the reference, and of each shape
 }
 
 func newBench(dir string) (_ *bench, err error) {
-	b := &bench{buf: make([]byte, floorFile), samples: make([][]time.Duration, 1+len(shapes))}
+	b := &bench{buf: make([]byte, referenceFile), samples: make([][]time.Duration, 1+len(shapes))}
 	random := rand.NewChaCha8([32]byte{}) // what a disk compresses would prove nothing
 	_, _ = random.Read(b.buf)             // it never fails
-	if b.file, err = os.Create(filepath.Join(dir, "floor")); err != nil {
+	if b.file, err = os.Create(filepath.Join(dir, "reference")); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -129,7 +129,7 @@ func (b *bench) close() error {
 
 // round takes a sample of each series.
 func (b *bench) round() error {
-	if err := b.measure(0, b.writeFloor); err != nil {
+	if err := b.measure(0, b.writeReference); err != nil {
 		return err
 	}
 	for k, s := range shapes {
@@ -154,13 +154,13 @@ func (b *bench) measure(series int, call func() error) error {
 	return err
 }
 
-// writeFloor is the least that a log has to do: it writes in place, where blocks
+// writeReference writes what a log has to write, in the plainest way: in place, where blocks
 // were written before, and syncs.
-func (b *bench) writeFloor() error {
-	if _, err := b.file.WriteAt(b.buf[:floorBytes], b.at); err != nil {
+func (b *bench) writeReference() error {
+	if _, err := b.file.WriteAt(b.buf[:referenceBytes], b.at); err != nil {
 		return err
 	}
-	b.at = (b.at + floorBytes) % floorFile
+	b.at = (b.at + referenceBytes) % referenceFile
 	return datasync(b.file)
 }
 

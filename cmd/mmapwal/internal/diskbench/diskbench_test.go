@@ -19,7 +19,7 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Series) != 1+len(shapes) || r.Series[0].Name != Floor || r.Series[0].Ratio != 1 || told == 0 || r.Verdict == "" || r.Reason == "" {
+	if len(r.Series) != 1+len(shapes) || r.Series[0].Name != Reference || r.Series[0].Ratio != 1 || told == 0 || r.Verdict == "" || r.Reason == "" {
 		t.Errorf("%+v", r)
 	}
 	for _, s := range r.Series {
@@ -52,7 +52,7 @@ func checkSVG(t *testing.T, r *Result) {
 			t.Fatal(err)
 		}
 	}
-	for _, part := range []string{"<svg", Floor, shapes[2].name, "p99.9", string(r.Verdict)} {
+	for _, part := range []string{"<svg", Reference, shapes[2].name, "p99.9", string(r.Verdict)} {
 		if !strings.Contains(svg, part) {
 			t.Errorf("%q is missing in the SVG", part)
 		}

@@ -12,7 +12,7 @@ type Result struct {
 	Dir     string   `json:"dir"`
 	System  System   `json:"file_system"`
 	Seconds float64  `json:"seconds"`
-	Series  []Series `json:"series"` // the floor first
+	Series  []Series `json:"series"` // the reference first
 	Verdict Verdict  `json:"verdict"`
 	Reason  string   `json:"reason"`
 	// Suspicious: faster than a disk can be that keeps what it acknowledged.
@@ -28,7 +28,7 @@ type Series struct {
 	P99       float64  `json:"p99_us"`
 	P999      float64  `json:"p99.9_us"`
 	Max       float64  `json:"max_us"`
-	Ratio     float64  `json:"ratio"` // of the p50 to that of the floor
+	Ratio     float64  `json:"ratio"` // of the p50 to that of the reference
 	Buckets   []Bucket `json:"buckets"`
 }
 
@@ -61,15 +61,15 @@ const (
 func newResult(dir string, system System, took time.Duration, samples [][]time.Duration) *Result {
 	r := &Result{Dir: dir, System: system, Seconds: took.Seconds()}
 	for k, s := range samples {
-		name := Floor
+		name := Reference
 		if k > 0 {
 			name = shapes[k-1].name
 		}
 		r.Series = append(r.Series, newSeries(name, s))
 	}
-	floor := r.Series[0]
+	reference := r.Series[0]
 	for k := range r.Series {
-		r.Series[k].Ratio = r.Series[k].P50 / floor.P50
+		r.Series[k].Ratio = r.Series[k].P50 / reference.P50
 	}
 	r.judge()
 	return r
@@ -115,29 +115,29 @@ func bucketsOf(samples []time.Duration) (buckets []Bucket) {
 // edge returns where bucket k begins, in microseconds.
 func edge(k int) float64 { return math.Pow(10, float64(k)/perDecade) }
 
-// judge says whether the disk is good enough, by the floor: what the log adds is its
+// judge says whether the disk is good enough, by the reference: what the log adds is its
 // own.
 func (r *Result) judge() {
-	floor := &r.Series[0]
-	r.Suspicious = r.System.Why == "" && floor.P50 < suspiciousP50
-	p99 := fmt.Sprintf("99 of 100 syncs take up to %s", Time(floor.P99))
+	reference := &r.Series[0]
+	r.Suspicious = r.System.Why == "" && reference.P50 < suspiciousP50
+	p99 := fmt.Sprintf("99 of 100 syncs take up to %s", Time(reference.P99))
 	switch {
 	case r.System.Why != "":
 		r.Verdict, r.Reason = Unknown, fmt.Sprintf("%s: %s", r.System.Name, r.System.Why)
 	case r.Suspicious:
 		r.Verdict = Unknown
 		r.Reason = fmt.Sprintf("half of the syncs take less than %s: no disk flushes its cache so fast; unless it has a cache that survives a power cut, it acknowledges what it can lose", Time(suspiciousP50))
-	case floor.P99 < goodP99:
+	case reference.P99 < goodP99:
 		r.Verdict, r.Reason = Good, fmt.Sprintf("%s; a Raft log wants less than %s", p99, Time(goodP99))
-	case floor.P99 < badP99:
+	case reference.P99 < badP99:
 		r.Verdict = Slow
-		r.Reason = fmt.Sprintf("%s; a Raft log wants less than %s: give elections at least %s, or a faster disk", p99, Time(goodP99), Time(10*floor.P999))
+		r.Reason = fmt.Sprintf("%s; a Raft log wants less than %s: give elections at least %s, or a faster disk", p99, Time(goodP99), Time(10*reference.P999))
 	default:
 		r.Verdict = Bad
 		r.Reason = fmt.Sprintf("%s, as long as the time between two heartbeats: nodes would lose their leader while it waits for the disk", p99)
 	}
-	if r.Verdict != Unknown && floor.Count < fewSamples {
-		r.Reason += fmt.Sprintf(" (of %d syncs only: measure longer)", floor.Count)
+	if r.Verdict != Unknown && reference.Count < fewSamples {
+		r.Reason += fmt.Sprintf(" (of %d syncs only: measure longer)", reference.Count)
 	}
 }
 

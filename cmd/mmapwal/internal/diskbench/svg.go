@@ -35,13 +35,13 @@ func (r *Result) SVG() string {
 }
 
 // drawPanel draws one series: bars, and lines at its percentiles.
-func drawPanel(b *strings.Builder, s *Series, y int, floor bool, x func(float64) float64) {
+func drawPanel(b *strings.Builder, s *Series, y int, reference bool, x func(float64) float64) {
 	most := 1
 	for _, c := range s.Buckets {
 		most = max(most, c.Count)
 	}
 	fill := "#4a7bd0"
-	if floor {
+	if reference {
 		fill = "#8a93a0"
 	}
 	fmt.Fprintf(b, `<text x="10" y="%d">%s</text><text x="10" y="%d" font-size="10">%d calls</text>`+"\n", y+panel/2, html.EscapeString(s.Name), y+panel/2+14, s.Count)

@@ -11,24 +11,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// floorBytes is the size of the file, or of the memory, that the floor writes
+// referenceBytes is the size of the file, or of the memory, that the reference writes
 // over and over again.
-const floorBytes = 32 << 20
+const referenceBytes = 32 << 20
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// floor is the least that a log has to do, and no log: it forgets what it has
-// overwritten, and everything when it is closed.
-func floor() Contender {
+// reference writes what a log has to write, in the plainest way, and is no log: it forgets
+// what it has overwritten, and everything when it is closed. It is no lower bound: a log
+// that writes around the page cache does without a copy.
+func reference() Contender {
 	return Contender{
-		Name:  Floor,
+		Name:  Reference,
 		About: "pwrite and fdatasync of the same bytes, in place; not synced, and reads: a copy and a CRC in memory",
 		Terms: true,
-		Open:  openFloor,
+		Open:  openReference,
 	}
 }
 
-type floorLog struct {
+type referenceLog struct {
 	file *os.File // nil: in memory only
 	buf  []byte
 	end  int // of what was written, in buf
@@ -39,15 +40,15 @@ type floorLog struct {
 	out   []byte // what was read
 }
 
-func openFloor(dir string, o Options) (Log, error) {
-	f := &floorLog{buf: make([]byte, floorBytes), ends: make([]int, 0, floorBytes/128)}
+func openReference(dir string, o Options) (Log, error) {
+	f := &referenceLog{buf: make([]byte, referenceBytes), ends: make([]int, 0, referenceBytes/128)}
 	for k := range f.buf {
 		f.buf[k] = 1 // so that the pages are there
 	}
 	if o.NoSync {
 		return f, nil
 	}
-	file, err := writtenFile(filepath.Join(dir, "floor"), f.buf)
+	file, err := writtenFile(filepath.Join(dir, "reference"), f.buf)
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +73,7 @@ func writtenFile(path string, content []byte) (*os.File, error) {
 }
 
 // Append implements Log.
-func (f *floorLog) Append(es []*raftpb.Entry) error {
+func (f *referenceLog) Append(es []*raftpb.Entry) error {
 	from := f.gather(es)
 	written := f.buf[from:f.end]
 	if f.file == nil {
@@ -87,7 +88,7 @@ func (f *floorLog) Append(es []*raftpb.Entry) error {
 
 // gather copies the data of es to the end of buf, or to its start if they do not
 // fit there, and returns where they begin.
-func (f *floorLog) gather(es []*raftpb.Entry) int {
+func (f *referenceLog) gather(es []*raftpb.Entry) int {
 	size := 0
 	for _, e := range es {
 		size += len(e.GetData())
@@ -104,9 +105,9 @@ func (f *floorLog) gather(es []*raftpb.Entry) int {
 }
 
 // Read implements Log.
-func (f *floorLog) Read(lo, hi uint64, visit func(data []byte)) error {
+func (f *referenceLog) Read(lo, hi uint64, visit func(data []byte)) error {
 	if lo < f.first || hi > f.first+uint64(len(f.ends)) {
-		return fmt.Errorf("floor: [%d, %d) is not in memory", lo, hi)
+		return fmt.Errorf("reference: [%d, %d) is not in memory", lo, hi)
 	}
 	start := f.start(lo)
 	f.out = append(f.out[:0], f.buf[start:f.start(hi)]...)
@@ -118,12 +119,12 @@ func (f *floorLog) Read(lo, hi uint64, visit func(data []byte)) error {
 }
 
 // Term implements Terms, with eight bytes from where the entry is.
-func (f *floorLog) Term(i uint64) (uint64, error) {
+func (f *referenceLog) Term(i uint64) (uint64, error) {
 	return binary.LittleEndian.Uint64(f.buf[f.start(i):]), nil
 }
 
 // start returns where entry i begins in buf.
-func (f *floorLog) start(i uint64) int {
+func (f *referenceLog) start(i uint64) int {
 	if i == f.first {
 		return 0
 	}
@@ -131,7 +132,7 @@ func (f *floorLog) start(i uint64) int {
 }
 
 // Close implements Log.
-func (f *floorLog) Close() error {
+func (f *referenceLog) Close() error {
 	if f.file == nil {
 		return nil
 	}
