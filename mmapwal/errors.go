@@ -74,14 +74,6 @@ func invalidf(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", ErrInvalid, fmt.Errorf(format, args...))
 }
 
-// reserving translates an error of making room, before anything was stored.
-func reserving(err error) error {
-	if errors.Is(err, ErrFault) && !errors.Is(err, ErrNoSpace) && !errors.Is(err, ErrCorrupt) {
-		return fmt.Errorf("%w: %w", ErrNoSpace, err)
-	}
-	return noSpace(err)
-}
-
 // noSpace translates what the system says of a full disk, unless a sync says it.
 func noSpace(err error) error {
 	full := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)

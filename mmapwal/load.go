@@ -387,7 +387,7 @@ func sealInOrder(files []loaded) error {
 			continue
 		}
 		if err := l.file.Seal(); err != nil {
-			return reserving(err)
+			return noSpace(err)
 		}
 	}
 	return nil

@@ -139,7 +139,7 @@ func (d *DiskStorage) lock() (err error) {
 		return err
 	}
 	if err := metafile.Create(d.fsys, d.dir, m, keys, d.host.Random); err != nil && !errors.Is(err, fs.ErrExist) {
-		return reserving(err)
+		return noSpace(err)
 	}
 	d.meta, err = metafile.Open(d.fsys, d.dir, false)
 	return err

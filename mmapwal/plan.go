@@ -22,6 +22,8 @@ type plan struct {
 	meta     metafile.Meta // with the snapshot in it
 	snapFile string        // temporary name of the snapshot's data, "" if inline
 
+	snapNamed bool // it has its name, which may not be durable
+
 	direct int64             // up to so many bytes of records may go around the page cache
 	inTail int               // how many of entries go to the tail
 	files  []*entryfile.File // files for the rest, with their names
@@ -45,7 +47,7 @@ func (d *DiskStorage) makeRoom(p *plan) error {
 	if len(rest) > 0 && d.tail != nil && (!p.empties || d.tailIsFresh()) {
 		count, bytes := d.tail.Room(rest)
 		if err := d.tail.Reserve(bytes); err != nil {
-			return reserving(err)
+			return noSpace(err)
 		}
 		p.inTail, rest = count, rest[count:]
 	}
@@ -56,7 +58,7 @@ func (d *DiskStorage) makeRoom(p *plan) error {
 		}
 		rest = rest[count:]
 	}
-	return nil
+	return d.nameSnapshotFile(p)
 }
 
 // addFile adds to p the file behind those it has, with room for as many of es as it
@@ -75,7 +77,7 @@ func (d *DiskStorage) addFile(p *plan, es []*raftpb.Entry) (count int, err error
 		p.files = append(p.files, f)
 	}
 	p.counts = append(p.counts, count)
-	return count, reserving(err)
+	return count, noSpace(err)
 }
 
 // tailIsFresh: the tail has not taken a record yet.
@@ -159,7 +161,7 @@ func (d *DiskStorage) prepareSnapshot(p *plan, snap *raftpb.Snapshot) error {
 	}
 	tmp, err := d.meta.WriteSnapshot(p.meta.Snapshot, snap.GetData())
 	if err != nil {
-		return reserving(err)
+		return noSpace(err)
 	}
 	p.snapFile = tmp
 	return nil

@@ -145,7 +145,7 @@ func (d *DiskStorage) copyAside(path string) error {
 	tmp := path + ".tmp" // like an interrupted creation, it goes at the next Open
 	if err := d.copyFile(path, tmp); err != nil {
 		_ = d.fsys.Remove(tmp)
-		return reserving(err)
+		return noSpace(err)
 	}
 	if err := d.fsys.Rename(tmp, target); err != nil {
 		return err

@@ -69,7 +69,7 @@ func (d *DiskStorage) planSnapshot(p *plan, v *view, i uint64, cs *raftpb.ConfSt
 		}
 		p.meta.Compacted = metafile.Position{Index: at, Term: term}
 	}
-	return nil
+	return d.nameSnapshotFile(p)
 }
 
 // installSnapshot stores the snapshot of a Save. If it empties the log, a new
@@ -99,16 +99,25 @@ func (d *DiskStorage) commitSnapshot(p *plan) error {
 	return d.compact(p.meta)
 }
 
-// publishSnapshotFile gives the snapshot's data file, if there is one, its name.
-func (d *DiskStorage) publishSnapshotFile(p *plan) error {
+// nameSnapshotFile gives the snapshot's data file, if there is one, its name: the last step
+// before anything is stored. One that no snapshot has counts for nothing.
+func (d *DiskStorage) nameSnapshotFile(p *plan) error {
 	if p.snapFile == "" {
 		return nil
 	}
 	name := filepath.Join(d.dir, metafile.SnapshotName(p.meta.Snapshot))
 	if err := d.fsys.Rename(p.snapFile, name); err != nil {
-		return err
+		return noSpace(err)
 	}
-	p.snapFile = ""
+	p.snapFile, p.snapNamed = "", true
+	return nil
+}
+
+// publishSnapshotFile makes that name durable.
+func (d *DiskStorage) publishSnapshotFile(p *plan) error {
+	if !p.snapNamed {
+		return nil
+	}
 	return d.fsys.SyncDir(d.dir)
 }
 
