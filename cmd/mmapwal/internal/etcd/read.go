@@ -7,6 +7,7 @@ package etcd
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/transfer"
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -228,7 +230,7 @@ func (l *Log) entries(yield func(*raftpb.Entry, error) bool) {
 	for _, at := range l.live {
 		var err error
 		if at.file != loaded {
-			p, err = os.ReadFile(l.paths[at.file])
+			p, err = readFile(l.paths[at.file])
 			loaded = at.file
 		}
 		var e *raftpb.Entry
@@ -255,4 +257,45 @@ func (l *Log) entry(p []byte, at place) (*raftpb.Entry, error) {
 		return nil, l.damage(at, "the file has changed meanwhile: stop etcd first")
 	}
 	return e, nil
+}
+
+// What a file of the WAL can hold: etcd begins a new one at 64 MiB, behind a record that may
+// be larger.
+const (
+	maxFileBytes = 4 << 30
+	maxZeros     = 64 << 20 // at the end of a record that stand in a hole
+)
+
+// readFile reads a file of the WAL up to where it holds nothing but a hole, which a copy can
+// have made of the zeros that etcd reserves. A hole that follows at once may be the end of
+// the last record, so some of it is there, too.
+func readFile(path string) (p []byte, err error) {
+	f, err := vfs.OS().Open(path, true)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	var data int64 // where the last data ends
+	for at := int64(0); at < size; {
+		start, end, err := f.Data(at)
+		if err != nil {
+			return nil, err
+		}
+		if start == end {
+			break
+		}
+		data, at = end, end
+	}
+	if data > maxFileBytes {
+		return nil, fmt.Errorf("%w: %s holds %d bytes; etcd's files end soon after 64 MiB", ErrNotEtcd, path, data)
+	}
+	p = make([]byte, min(size, data+maxZeros))
+	if _, err := io.ReadFull(io.NewSectionReader(f, 0, data), p[:data]); err != nil {
+		return nil, err
+	}
+	return p, nil
 }

@@ -362,3 +362,48 @@ func TestChangedSource(t *testing.T) {
 		}
 	}
 }
+
+// TestHoles: what is a hole in a copy is not read, however large it is, and a record whose
+// last bytes are zeros may end in one.
+func TestHoles(t *testing.T) {
+	const tib = 1 << 40
+	for name, test := range map[string]struct {
+		edit func(t *testing.T, path string, size int64)
+		want error
+	}{
+		"a hole behind": {func(t *testing.T, path string, _ int64) { must(t, os.Truncate(path, tib)) }, nil},
+		"zeros of a record in it": {func(t *testing.T, path string, size int64) {
+			must(t, os.Truncate(path, size-512<<10)) // half of the last entry's data
+			must(t, os.Truncate(path, tib))
+		}, nil},
+		"data far behind": {func(t *testing.T, path string, _ int64) {
+			f, err := os.OpenFile(path, os.O_WRONLY, 0)
+			must(t, err)
+			_, err = f.WriteAt([]byte("x"), tib-1)
+			must(t, errors.Join(err, f.Close()))
+		}, ErrNotEtcd},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMaker(t)
+			m.snapshot(0, 0).state(1, 0).entry(1, 1, []byte("one")).entry(2, 1, make([]byte, 1<<20))
+			path := m.write(t)
+			want := contentsOfDir(t, m.dir)
+			test.edit(t, path, int64(len(m.file)))
+			if err := openErr(m.dir); !errors.Is(err, test.want) {
+				t.Fatalf("error %v, want %v", err, test.want)
+			}
+			if test.want == nil && contentsOfDir(t, m.dir) != want {
+				t.Error("it reads otherwise")
+			}
+		})
+	}
+}
+
+func contentsOfDir(t *testing.T, dir string) string {
+	t.Helper()
+	l, err := Open(dir)
+	must(t, err)
+	s, err := contents(t, l)
+	must(t, err)
+	return s
+}

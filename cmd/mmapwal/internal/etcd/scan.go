@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -31,7 +30,7 @@ type snapshot struct {
 
 // file reads the file of that number.
 func (s *scan) file(number int) error {
-	p, err := os.ReadFile(s.paths[number])
+	p, err := readFile(s.paths[number])
 	if err != nil {
 		return err
 	}
