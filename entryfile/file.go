@@ -357,7 +357,7 @@ func (f *File) loadHeader() ([]byte, error) {
 		}
 	}
 	if errs[0] != nil && errs[1] != nil {
-		return nil, corrupt.At(f.path, headerPage0, "both header pages are damaged: %v; %v", errs[0], errs[1])
+		return nil, corrupt.At(f.path, headerPage0, "both header pages are damaged: %s", corrupt.Both(errs[0], errs[1]))
 	}
 	if errs[0] != nil || errs[1] == nil && pages[1].sequence > pages[0].sequence {
 		f.header, f.page, f.sequence = pages[1], headerPage1, pages[1].sequence

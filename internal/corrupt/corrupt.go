@@ -35,3 +35,11 @@ func (e *Error) Unwrap() error { return Err }
 func At(file string, offset int64, reason string, args ...any) *Error {
 	return &Error{File: file, Offset: offset, Reason: fmt.Sprintf(reason, args...)}
 }
+
+// Both returns what is wrong with two copies, once if it is the same.
+func Both(a, b error) string {
+	if a.Error() == b.Error() {
+		return a.Error()
+	}
+	return a.Error() + "; " + b.Error()
+}

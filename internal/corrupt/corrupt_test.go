@@ -23,3 +23,13 @@ func TestError(t *testing.T) {
 		}
 	}
 }
+
+func TestBoth(t *testing.T) {
+	a, b := errors.New("a"), errors.New("b")
+	if got := Both(a, a); got != "a" {
+		t.Error(got)
+	}
+	if got := Both(a, b); got != "a; b" {
+		t.Error(got)
+	}
+}

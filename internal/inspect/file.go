@@ -8,6 +8,7 @@ import (
 
 	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/entryfile"
+	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
 	"github.com/seed-2fef92ad/raftwal/internal/page"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 )
@@ -283,7 +284,7 @@ func (s *scan) readHeaders() {
 	case errs[0] != nil && errs[1] != nil:
 		s.foreign, s.file.IndexDamaged = true, true
 		s.add(Problem{Severity: Damage, Kind: KindHeader, Offset: entryfile.HeaderPages[0], Length: 2 * page.Size, Heal: healFile,
-			What: fmt.Sprintf("both header pages are damaged (%v; %v): without the salt no record can be told", errs[0], errs[1])})
+			What: fmt.Sprintf("both header pages are damaged (%s): without the salt no record can be told", corrupt.Both(errs[0], errs[1]))})
 		return
 	case errs[0] != nil || errs[1] == nil && sequences[1] > sequences[0]:
 		which = 1
