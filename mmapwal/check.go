@@ -21,7 +21,7 @@ func (d *DiskStorage) check(p *plan, es []*raftpb.Entry, snap *raftpb.Snapshot) 
 		}
 		begun := v.last > 0 || v.hard.Stored
 		if at.Index <= v.meta.Snapshot.Index && begun {
-			return raft.ErrSnapOutOfDate
+			return outOfDate(at.Index, v.meta.Snapshot.Index)
 		}
 		keeps, err := d.holds(v, at)
 		if err != nil {

@@ -3,6 +3,7 @@ package mmapwal
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 
 	"github.com/seed-2fef92ad/raftwal/encryption"
@@ -10,6 +11,7 @@ import (
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"github.com/seed-2fef92ad/raftwal/metafile"
+	"go.etcd.io/raft/v3"
 )
 
 // Errors to branch on with errors.Is. What is returned wraps them and says which
@@ -69,6 +71,23 @@ var (
 //	First, Last uint64 // indexes of the affected entries; 0 and 0 if unknown or none
 //	Reason      string // for people
 type CorruptError = corrupt.Error
+
+// prefix begins the errors of this package.
+const prefix = "mmapwal: "
+
+// once is an error that names the package once, at its begin, however often what it wraps
+// does.
+type once struct{ err error }
+
+func (o *once) Error() string { return prefix + strings.ReplaceAll(o.err.Error(), prefix, "") }
+
+// Unwrap returns what it wraps.
+func (o *once) Unwrap() error { return o.err }
+
+// outOfDate says that a snapshot at i is not newer than the present one.
+func outOfDate(i, newest uint64) error {
+	return fmt.Errorf("mmapwal: snapshot at %d: %w: the newest one is at %d", i, raft.ErrSnapOutOfDate, newest)
+}
 
 func invalidf(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", ErrInvalid, fmt.Errorf(format, args...))

@@ -743,11 +743,11 @@ func (m *machine) refused() {
 	want("Save of a snapshot and a gap", d.Save(h, []*raftpb.Entry{{Index: new(last + 12), Term: new(m.term)}}, beforeLog), mmapwal.ErrInvalid)
 	if snap > 0 {
 		old := m.snapshot(m.between(1, snap), m.term)
-		if err := d.Save(h, m.entries(last+1, 2), old); err != raft.ErrSnapOutOfDate {
+		if err := d.Save(h, m.entries(last+1, 2), old); !errors.Is(err, raft.ErrSnapOutOfDate) {
 			m.fatalf("Save of an old snapshot: %v", err)
 		}
 	}
-	m.sameError("CreateSnapshot again", d.CreateSnapshot(m.between(0, snap), nil, nil), raft.ErrSnapOutOfDate)
+	want("CreateSnapshot again", d.CreateSnapshot(m.between(0, snap), nil, nil), raft.ErrSnapOutOfDate)
 	m.sameError("Compact again", d.Compact(m.between(0, m.first()-1)), raft.ErrCompacted)
 	lo := m.between(m.first(), last+1)
 	if _, err := d.Entries(lo, beyond+1, 0); err != raft.ErrUnavailable {

@@ -56,7 +56,7 @@ func Open(dir string, opts *Options) (*DiskStorage, error) {
 		d.dir = filepath.Clean(dir)
 	}
 	if err := d.open(); err != nil {
-		return nil, fmt.Errorf("mmapwal: open %q: %w", d.dir, errors.Join(opening(err), d.release()))
+		return nil, &once{fmt.Errorf("open %q: %w", d.dir, errors.Join(opening(err), d.release()))}
 	}
 	d.opts.wrapper, d.opts.KeyWrapper = nil, nil // master keys are kept no longer than needed
 	d.recovery.Duration = time.Since(started)

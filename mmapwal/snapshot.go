@@ -28,7 +28,7 @@ func (d *DiskStorage) CreateSnapshot(i uint64, cs *raftpb.ConfState, data []byte
 	}
 	v := &d.view
 	if i <= v.meta.Snapshot.Index {
-		return raft.ErrSnapOutOfDate
+		return outOfDate(i, v.meta.Snapshot.Index)
 	}
 	if i > v.last {
 		return fmt.Errorf("%w: snapshot at %d: %w: the log ends at %d", ErrInvalid, i, raft.ErrUnavailable, v.last)

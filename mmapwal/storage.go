@@ -144,7 +144,7 @@ func (d *DiskStorage) poison(err error) error {
 	if err == nil {
 		return nil
 	}
-	sticky := fmt.Errorf("%w: %w", ErrPoisoned, err)
+	var sticky error = &once{fmt.Errorf("%w: %w", ErrPoisoned, err)}
 	if d.sticky.CompareAndSwap(nil, &sticky) {
 		d.log.Error("raftwal: write failed; the log takes no more writes until it is opened again", "dir", d.dir, "err", err)
 	}
