@@ -16,6 +16,7 @@ import (
 
 	"github.com/seed-2fef92ad/raftwal/backup"
 	"github.com/seed-2fef92ad/raftwal/entryfile"
+	"github.com/seed-2fef92ad/raftwal/internal/archive"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs/vfstest"
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
@@ -240,7 +241,8 @@ func TestRestoredTwice(t *testing.T) {
 }
 
 // TestEveryOperationFails: the n-th operation on the disk fails, or all from the n-th
-// on, as if the process were killed there. Only a complete log ever has the name.
+// on, as if the process were killed there. Only a complete log ever opens, and the next
+// restore works.
 func TestEveryOperationFails(t *testing.T) {
 	d := open(t, t.TempDir(), encrypted)
 	save(t, d, 1, 3, 1, 500_000) // two files
@@ -264,15 +266,38 @@ func TestEveryOperationFails(t *testing.T) {
 				opts.SetFS(fsys)
 				_, err := backup.Restore(t.Context(), dir, opts, bytes.NewReader(b), bytes.NewReader(next))
 				total = fsys.Total()
-				_, missing := os.Stat(dir)
-				if missing == nil {
-					same(t, fmt.Sprintf("operation %d of %d failed", n, total), content(t, open(t, dir, encrypted, readOnly)), want)
-				}
+				what := fmt.Sprintf("operation %d of %d failed", n, total)
+				_, missing := os.Stat(filepath.Join(dir, "wal.meta"))
 				if err == nil && missing != nil || err != nil && n > total {
-					t.Fatalf("operation %d of %d failed: error %v, the log: %v", n, total, err, missing)
+					t.Fatalf("%s: error %v, the log: %v", what, err, missing)
+				}
+				if missing == nil {
+					same(t, what, content(t, open(t, dir, encrypted, readOnly)), want)
+					continue
+				}
+				if _, err := mmapwal.Open(dir, options(encrypted, readOnly)); err == nil {
+					t.Fatalf("%s: what was left opens", what)
+				}
+				if n%16 == 0 || n+20 > total {
+					_, err := backup.Restore(t.Context(), dir, unsyncedRestore(keyed(m)), bytes.NewReader(b), bytes.NewReader(next))
+					must(t, err)
+					same(t, what+", and once more", content(t, open(t, dir, encrypted, readOnly)), want)
+					onlyALog(t, dir)
 				}
 			}
 		})
+	}
+}
+
+// onlyALog fails the test if there is something in dir that is no file of a log.
+func onlyALog(t *testing.T, dir string) {
+	t.Helper()
+	infos, err := os.ReadDir(dir)
+	must(t, err)
+	for _, info := range infos {
+		if !archive.IsFileName(info.Name()) && info.Name() != "lost+found" {
+			t.Errorf("%s was left", info.Name())
+		}
 	}
 }
 

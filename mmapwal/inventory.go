@@ -1,6 +1,7 @@
 package mmapwal
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"regexp"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
+	"github.com/seed-2fef92ad/raftwal/internal/archive"
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"github.com/seed-2fef92ad/raftwal/metafile"
@@ -84,6 +86,9 @@ func takeInventory(fsys vfs.Files, dir string) (*inventory, error) {
 
 // mayCreate says whether a new log may be made in a directory without wal.meta.
 func (inv *inventory) mayCreate() error {
+	if inv.restoring() {
+		return fmt.Errorf("%w: %w", ErrForeign, errRestoring)
+	}
 	if len(inv.numbers) > 0 {
 		return corrupt.At(filepath.Join(inv.dir, metafile.Name), 0, "the file is missing beside entry files: restore it from a backup, or move the entry files away")
 	}
@@ -93,6 +98,11 @@ func (inv *inventory) mayCreate() error {
 	}
 	return nil
 }
+
+var errRestoring = errors.New("a restore into it is under way, or was interrupted: run it again")
+
+// restoring: there is no log yet, or only a part of one.
+func (inv *inventory) restoring() bool { return slices.Contains(inv.unknown, archive.WorkDirectory) }
 
 // leftovers returns the names of interrupted creations, and of snapshot files
 // that m does not name.

@@ -414,6 +414,8 @@ func (d *DiskStorage) explainMissing(err error) error {
 	switch {
 	case errors.Is(listErr, ErrCorrupt):
 		return listErr
+	case listErr == nil && inv.restoring():
+		return fmt.Errorf("%w: %w", errRestoring, err)
 	case listErr == nil && len(inv.numbers) > 0:
 		return corrupt.At(filepath.Join(d.dir, metafile.Name), 0, "the file is missing beside entry files")
 	}

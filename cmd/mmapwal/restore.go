@@ -19,11 +19,11 @@ func newRestore() *cobra.Command {
 		Use:   "restore IN... DIR",
 		Short: "Make a log again from a backup and its increments",
 		Long: `restore makes a log in DIR from the backup IN, or from a full backup and the
-increments that build on it, in order. DIR must not exist, or be an empty directory. The
-log is written beside it (DIR.restoring-*), compared with the hashes in the backups,
-opened, closed cleanly, read again byte by byte, and only then given its name: a restore
-that fails or is interrupted leaves no DIR. One that is killed leaves the other
-directory, which may be deleted.
+increments that build on it, in order. DIR must not exist, or be an empty directory, or
+the root of a new volume; it keeps its owner and mode. The log is written to
+DIR/.restoring, compared with the hashes in the backups, opened, closed cleanly, read
+again byte by byte, and only then moved to DIR: a restore that fails leaves DIR as it
+was. After one that was killed there is no log in DIR: run it again.
 
 A node that comes back with an old log has forgotten entries that it acknowledged and
 votes that it cast: its group can lose committed entries, or elect two leaders in one

@@ -178,6 +178,13 @@ func DecodeManifest(b []byte) (m Manifest, err error) {
 
 var fileName = regexp.MustCompile(`^` + fileNames + `$`)
 
+// IsFileName reports whether a file of a log can have this name.
+func IsFileName(name string) bool { return fileName.MatchString(name) }
+
+// WorkDirectory is the name of the directory in which a restore makes a log, inside of the one
+// that is to hold it. Where it is and wal.meta is not, a restore is under way, or did not end.
+const WorkDirectory = ".restoring"
+
 // fileNames are those of the files of a log: none of them is a path.
 const fileNames = `([0-9]{5,}\.wal|[0-9a-f]{16}-[0-9a-f]{16}\.snap|wal\.meta)`
 

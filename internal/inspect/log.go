@@ -16,6 +16,7 @@ import (
 
 	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/entryfile"
+	"github.com/seed-2fef92ad/raftwal/internal/archive"
 	"github.com/seed-2fef92ad/raftwal/internal/host"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"github.com/seed-2fef92ad/raftwal/metafile"
@@ -120,6 +121,8 @@ func (l *Log) judgeMissing(err error) error {
 		return nil
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
+	case slices.ContainsFunc(l.Others, func(o Other) bool { return o.Name == archive.WorkDirectory }):
+		return fmt.Errorf("%s: there is no log: a restore into it is under way, or was interrupted: run it again: %w", l.Dir, err)
 	case len(l.Files) == 0:
 		return fmt.Errorf("%s: there is no log: %w", l.Dir, err)
 	}

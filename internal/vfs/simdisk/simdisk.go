@@ -34,6 +34,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -243,7 +244,22 @@ func (f files) List(dir string) ([]vfs.Info, error) {
 	for _, name := range slices.Sorted(maps.Keys(d.names)) {
 		infos = append(infos, vfs.Info{Name: name, Size: d.names[name].size})
 	}
+	for _, name := range f.inside(dir) {
+		infos = append(infos, vfs.Info{Name: name, IsDir: true})
+	}
+	slices.SortFunc(infos, func(a, b vfs.Info) int { return strings.Compare(a.Name, b.Name) })
 	return infos, nil
+}
+
+// inside returns the names of the directories in dir.
+func (f files) inside(dir string) (names []string) {
+	dir = filepath.Clean(dir)
+	for path := range f.fsys.dirs {
+		if path != dir && filepath.Dir(path) == dir {
+			names = append(names, filepath.Base(path))
+		}
+	}
+	return names
 }
 
 // directory returns the directory with the given path, or the one that is open.
@@ -303,21 +319,45 @@ func (f files) Open(name string, readOnly bool) (vfs.File, error) {
 	return &file{fsys: f.fsys, name: name, node: node, writable: !readOnly}, nil
 }
 
-// Rename is vfs.Files', inside one directory.
+// Rename is vfs.Files'. What it does to each of two directories is lost or kept by itself.
 func (f files) Rename(oldName, newName string) error {
 	f.fsys.mu.Lock()
 	defer f.fsys.mu.Unlock()
-	if filepath.Dir(oldName) != filepath.Dir(newName) {
-		return &fs.PathError{Op: OpRename, Path: oldName, Err: syscall.EXDEV}
+	if filepath.Dir(oldName) == filepath.Dir(newName) {
+		return f.change(OpRename, oldName, filepath.Base(newName))
 	}
-	return f.change(OpRename, oldName, filepath.Base(newName))
+	to, err := f.directory(OpRename, filepath.Dir(newName))
+	if err != nil {
+		return err
+	}
+	_, node, err := f.find(OpRename, oldName)
+	if err != nil {
+		return err
+	}
+	if err := f.change(OpRename, oldName, ""); err != nil {
+		return err
+	}
+	to.do(change{to: filepath.Base(newName), node: node})
+	return nil
 }
 
-// Remove is vfs.Files'.
+// Remove is vfs.Files'. That of a directory is durable at once.
 func (f files) Remove(name string) error {
 	f.fsys.mu.Lock()
 	defer f.fsys.mu.Unlock()
-	return f.change(OpRemove, name, "")
+	d := f.fsys.dirs[filepath.Clean(name)]
+	if f.open != nil || d == nil {
+		return f.change(OpRemove, name, "")
+	}
+	if err := f.fsys.step(OpRemove, name); err != nil {
+		return err
+	}
+	if len(d.names) > 0 || len(f.inside(name)) > 0 {
+		return &fs.PathError{Op: OpRemove, Path: name, Err: syscall.ENOTEMPTY}
+	}
+	delete(f.fsys.dirs, filepath.Clean(name))
+	f.fsys.changed = true
+	return nil
 }
 
 // change takes a name from its file, and gives it the other one, if any.
