@@ -262,11 +262,7 @@ func installed(s *damage.State, snap *raftpb.Snapshot) error {
 	case i <= s.Snap[0]:
 		return raft.ErrSnapOutOfDate
 	}
-	if i >= s.Base[0] && i <= s.Last() && s.Term(i) == term {
-		s.Compact(i)
-	} else {
-		s.Base, s.Entries = [2]uint64{i, term}, nil
-	}
+	s.Base, s.Entries = [2]uint64{i, term}, nil
 	s.Snap, s.Voters, s.SnapData = s.Base, m.GetConfState().GetVoters(), snap.GetData()
 	return nil
 }

@@ -23,15 +23,12 @@ func (d *DiskStorage) check(p *plan, es []*raftpb.Entry, snap *raftpb.Snapshot) 
 		if at.Index <= v.meta.Snapshot.Index && begun {
 			return outOfDate(at.Index, v.meta.Snapshot.Index)
 		}
-		keeps, err := d.holds(v, at)
+		fits, err := d.endsAt(v, at)
 		if err != nil {
 			return err
 		}
-		p.snap, p.empties = snap, !keeps
-		compacted = at
-		if p.empties {
-			last = at.Index
-		}
+		p.snap, p.empties = snap, !fits
+		compacted, last = at, at.Index
 	}
 	if err := checkEntries(es); err != nil || len(es) == 0 {
 		return err
@@ -74,9 +71,10 @@ func isBlank(s *raftpb.Snapshot) bool {
 	return raft.IsEmptySnap(s) && members == 0 && len(s.GetData()) == 0
 }
 
-// holds reports whether the log has the entry at p, with its term.
-func (d *DiskStorage) holds(v *view, p metafile.Position) (bool, error) {
-	if p.Index < v.meta.Compacted.Index || p.Index > v.last {
+// endsAt reports whether the log ends with the entry at p, of that term: then a snapshot of
+// it leaves nothing behind itself, and what follows can go on in the same file.
+func (d *DiskStorage) endsAt(v *view, p metafile.Position) (bool, error) {
+	if p.Index != v.last {
 		return false, nil
 	}
 	term, err := d.term(v, p.Index)

@@ -607,17 +607,8 @@ func (m *machine) createSnapshot() {
 	m.must(m.disk.CreateSnapshot(i, cs, data))
 }
 
-// install has the oracle take a snapshot. It differs from ApplySnapshot: if the
-// log has the snapshot's last entry, what follows it stays.
-func (m *machine) install(snap *raftpb.Snapshot) {
-	at := snap.GetMetadata()
-	var kept []*raftpb.Entry
-	if term, err := m.mem.Term(at.GetIndex()); err == nil && term == at.GetTerm() {
-		kept = m.all(at.GetIndex() + 1)
-	}
-	m.must(m.mem.ApplySnapshot(snap))
-	m.must(m.mem.Append(kept))
-}
+// install has the oracle take a snapshot, which replaces its log.
+func (m *machine) install(snap *raftpb.Snapshot) { m.must(m.mem.ApplySnapshot(snap)) }
 
 // drawSnapshot draws a newer snapshot that is inside of the log, with the right
 // term or with another one; beyond the log if there is none inside.

@@ -16,7 +16,7 @@ import (
 // plan is what a Save is going to do. Its slices are used again by the next one.
 type plan struct {
 	snap    *raftpb.Snapshot // nil: none
-	empties bool             // the snapshot leaves no entry of the log
+	empties bool             // the snapshot needs a file that begins behind it
 	entries []*raftpb.Entry  // those to be stored
 
 	meta     metafile.Meta // with the snapshot in it

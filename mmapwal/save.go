@@ -19,9 +19,11 @@ import (
 // fall, types of 0 to 255, and at most 1 GiB of data each. A snapshot's conf state
 // has at most some 200 members. The first continues the log, or replaces the suffix that begins
 // at its index; entries that are compacted already are ignored. A snapshot is
-// newer than the present one. If the log has the entry at the snapshot's index
-// with the snapshot's term, the entries behind it are kept; if not, the snapshot
-// empties the log. FirstIndex becomes the snapshot's index + 1. A snapshot of
+// newer than the present one, and replaces the whole log, as in raft's MemoryStorage: no
+// entry stays, not one behind its index either, whatever the terms; entries of the same Save
+// follow it. So it is for a snapshot that raft hands over; CreateSnapshot, for one of the state
+// machine here, keeps what is behind it. A crash on the way leaves the old log, or the new one.
+// FirstIndex becomes the snapshot's index + 1. A snapshot of
 // index 0 with a conf state is the way to start a group; it is out of date once
 // there is an entry or a hard state.
 //

@@ -72,8 +72,9 @@ func (d *DiskStorage) planSnapshot(p *plan, v *view, i uint64, cs *raftpb.ConfSt
 	return d.nameSnapshotFile(p)
 }
 
-// installSnapshot stores the snapshot of a Save. If it empties the log, a new
-// file is there before wal.meta makes it the first.
+// installSnapshot stores the snapshot of a Save, which replaces the whole log. Unless that ends
+// with the snapshot's entry, a new file is there before wal.meta makes it the first: the old
+// log counts, or the snapshot alone.
 func (d *DiskStorage) installSnapshot(p *plan) error {
 	p.meta.Compacted = p.meta.Snapshot
 	if !p.empties {

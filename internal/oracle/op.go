@@ -12,7 +12,7 @@ type Op struct {
 	Hard  [3]uint64 // term, vote, commit
 	From  uint64    // first entry
 	Terms []uint64  // of the entries
-	Snap  [2]uint64 // index and term of a snapshot beyond the log, which empties it
+	Snap  [2]uint64 // index and term of a snapshot, which replaces the log
 
 	Create     uint64 // CreateSnapshot at this index
 	Checkpoint uint64 // SetUint

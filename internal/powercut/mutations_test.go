@@ -155,6 +155,8 @@ var mutations = []mutation{
 	{"without fallocate, zeros are written over what is there", []edit{{"internal/vfs/fill.go",
 		"bytes.Equal(piece, zeros[:len(piece)])", "!bytes.Equal(piece, []byte{})"},
 		{"internal/vfs/fill.go", "f.WriteAt(piece, off+at)", "f.WriteAt(zeros[:len(piece)], off+at)"}}},
+	{"a snapshot that is installed keeps what is behind it", []edit{{"mmapwal/check.go",
+		"\tif p.Index != v.last {\n", "\tif p.Index < v.meta.Compacted.Index || p.Index > v.last {\n"}}},
 	{"a gap is seen in front of a file of which nothing counts", []edit{
 		{"internal/chain/chain.go", "\t\tc.drop(n - 1)\n", ""},
 		{"mmapwal/load.go", "\t\t\ts.first, s.last, any = 1, 0, true\n", "\t\t\ts.last, any = first-1, true\n"},

@@ -19,7 +19,7 @@ const (
 	Overwrite  Kind = 'o' // a Save of entries from the first on that is not committed
 	Hard       Kind = 'h' // a Save of a hard state
 	Snapshot   Kind = 's' // CreateSnapshot
-	Install    Kind = 'i' // a Save with a snapshot beyond the log
+	Install    Kind = 'i' // a Save with a snapshot, and entries behind it
 	Compact    Kind = 'c'
 	Rotate     Kind = 'r' // a Save of entries that do not fit into the last file
 	Truncate   Kind = 't' // TruncateEntriesUntil
@@ -203,8 +203,9 @@ func (c chooser) created(op *oracle.Op, m *oracle.Model) bool {
 	return true
 }
 
-// installed is a snapshot beyond the log, by turns inline and with a file, and
-// entries behind it.
+// installed is a snapshot, by turns inline and with a file, and entries behind it. It is
+// beyond the log, or, if that has more than is committed, inside, with the term that the log
+// has there or another.
 func (c chooser) installed(op *oracle.Op, m *oracle.Model) {
 	at := m.Last() + 1
 	if at%2 != uint64(c.pos%2) {
@@ -212,7 +213,12 @@ func (c chooser) installed(op *oracle.Op, m *oracle.Model) {
 	}
 	at = c.between(m.Last()+1, m.Last()+5, at)
 	term := small(op.Hard[0] + 1)
-	op.Snap, op.Hard, op.From = [2]uint64{at, term}, [3]uint64{term, 1, at}, at+1
+	op.Snap = [2]uint64{at, term}
+	if from := max(m.Snap[0], op.Hard[2]) + 1; c.r != nil && from <= m.Last() && c.r.IntN(2) == 0 {
+		at = c.between(from, m.Last(), from)
+		op.Snap = [2]uint64{at, [2]uint64{term, m.Term(at)}[c.r.IntN(2)]}
+	}
+	op.Hard, op.From = [3]uint64{term, 1, at}, at+1
 	c.entries(op, c.between(0, 5, 1))
 }
 

@@ -151,6 +151,8 @@ func TestPowerCutFound(t *testing.T) {
 		// The power takes a record of a file behind which another begins, and goes again
 		// when the recovery has sealed that file.
 		{"a,i,o,r", true, 1 << 5, 4, 1},
+		// A snapshot replaces a log that has its entry, and some behind it.
+		{"a,r1,i15", false, 1 << 4, 4, 1},
 		// A conflict replaces a file as a whole, the next one reaches deeper, and a snapshot
 		// lets go of the file in front.
 		{"i370561656,r860820233,a662162199,o540458037,o,a,s,a", false, 1 << 2, 1, 2},
