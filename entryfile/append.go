@@ -2,7 +2,6 @@ package entryfile
 
 import (
 	"errors"
-	"fmt"
 	"syscall"
 
 	"github.com/seed-2fef92ad/raftwal/encryption"
@@ -70,23 +69,23 @@ func fit(es []*raftpb.Entry, slots int, free int64, overhead int) (count int, by
 }
 
 // Reserve makes room for dataBytes of records, which Room granted, and for the one that
-// ends the file. ENOSPC or a fault says that the disk is full, a *corrupt.Error that
-// somebody has cut the file short; nothing has changed then, and it can be tried again.
+// ends the file. ENOSPC says that the disk is full, a *corrupt.Error that somebody has cut
+// the file short; nothing has changed then, and it can be tried again.
 func (f *File) Reserve(dataBytes int64) error {
 	f.outrun = f.Ready() < dataBytes
-	if err := f.reserve(f.end.Load() + dataBytes + RecordBytes(f.secret.overhead())); err != nil {
+	if err := f.reserve(dataBytes); err != nil {
 		return err
 	}
-	if f.synced && f.Unsynced() == 0 { // once for those that share a sync
+	if !f.synced || f.Unsynced() == 0 { // once for those that share a sync
 		return f.checkLength(f.file)
 	}
 	return nil
 }
 
-// reserve makes blocks for the records up to the offset to, and pages where stores
-// need them. No zeros are written there from then on.
-func (f *File) reserve(to int64) error {
-	to = min(roundUp(to, page.Size), f.header.Size)
+// reserve makes blocks for dataBytes of records, and for the one that ends the file. No zeros
+// are written there from then on.
+func (f *File) reserve(dataBytes int64) error {
+	to := min(roundUp(f.end.Load()+dataBytes+RecordBytes(f.secret.overhead()), page.Size), f.header.Size)
 	if to <= f.taken.Load() && to <= f.reserved.Load() {
 		return nil
 	}
@@ -94,9 +93,6 @@ func (f *File) reserve(to int64) error {
 	defer f.growing.Unlock()
 	if err := f.growTo(to); err != nil {
 		return err
-	}
-	if !f.synced {
-		return f.makeReady(to)
 	}
 	f.taken.Store(max(f.taken.Load(), to))
 	return nil
@@ -136,15 +132,6 @@ func (f *File) checkLength(file vfs.File) error {
 
 func (f *File) cutShort(size int64) error {
 	return corrupt.At(f.path, size, "cut short while in use: %d bytes of %d are left", size, f.header.Size)
-}
-
-// explainFault tells a file that somebody has cut short from a full disk.
-func (f *File) explainFault(err error) error {
-	size, sizeErr := f.file.Size()
-	if !errors.Is(err, vfs.ErrFault) || sizeErr != nil || size >= f.header.Size {
-		return err
-	}
-	return fmt.Errorf("%w (%w)", f.cutShort(size), err)
 }
 
 func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }

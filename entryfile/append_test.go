@@ -249,25 +249,23 @@ func TestRoomBehindAGap(t *testing.T) {
 
 // TestReserveFails: a full disk changes nothing, and it can be tried again.
 func TestReserveFails(t *testing.T) {
-	for _, op := range []vfstest.Op{vfstest.OpReserve, vfstest.OpPopulate} {
-		var hook vfstest.Switch
-		f := prepareOn(t, vfstest.New(vfs.OS(), hook.Before), t.TempDir(), entries(1, 10, 1)...)
-		content, err := os.ReadFile(f.Path())
-		must(t, err)
-		hook.Set(vfstest.FailFrom(1, syscall.ENOSPC, op))
-		more := append(entries(10, 5000, 1), plain(5000, 5003, 1<<20-100)...)
-		_, bytes := f.Room(more)
-		wantErr(t, f.Reserve(bytes), syscall.ENOSPC)
-		after, err := os.ReadFile(f.Path())
-		must(t, err)
-		if !slices.Equal(content, after) {
-			t.Errorf("%s: the content changed", op)
-		}
-		wantEntries(t, f, entries(1, 10, 1))
-		hook.Set(nil)
-		save(t, f, more)
-		wantEntries(t, f, append(entries(1, 10, 1), more...))
+	var hook vfstest.Switch
+	f := prepareOn(t, vfstest.New(vfs.OS(), hook.Before), t.TempDir(), entries(1, 10, 1)...)
+	content, err := os.ReadFile(f.Path())
+	must(t, err)
+	hook.Set(vfstest.FailFrom(1, syscall.ENOSPC, vfstest.OpReserve))
+	more := append(entries(10, 5000, 1), plain(5000, 5003, 1<<20-100)...)
+	_, bytes := f.Room(more)
+	wantErr(t, f.Reserve(bytes), syscall.ENOSPC)
+	after, err := os.ReadFile(f.Path())
+	must(t, err)
+	if !slices.Equal(content, after) {
+		t.Error("the content changed")
 	}
+	wantEntries(t, f, entries(1, 10, 1))
+	hook.Set(nil)
+	save(t, f, more)
+	wantEntries(t, f, append(entries(1, 10, 1), more...))
 }
 
 // TestReserveLess: when the usual step does not fit, what is needed may.
@@ -305,10 +303,12 @@ func TestReserveEnd(t *testing.T) {
 
 // TestPrepareCuts: whatever fails, nothing is left behind.
 func TestPrepareCuts(t *testing.T) {
+	s := spec(1 << 20)
+	s.Synced = true
 	for n := 1; ; n++ {
 		dir := t.TempDir()
 		fsys := vfstest.New(vfs.OS(), vfstest.FailNth(n, syscall.EIO))
-		f, err := Prepare(fsys, dir, spec(1<<20), 100)
+		f, err := Prepare(fsys, dir, s, 100)
 		if err == nil {
 			if n < 10 {
 				t.Errorf("only %d operations failed", n-1)

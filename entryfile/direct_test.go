@@ -22,6 +22,12 @@ func synced(t testing.TB, fsys vfs.FS, dataBytes int64) *File {
 	t.Helper()
 	s := spec(dataBytes)
 	s.Synced = true
+	return made(t, fsys, s)
+}
+
+// made returns a published file.
+func made(t testing.TB, fsys vfs.FS, s Spec) *File {
+	t.Helper()
 	f, err := Prepare(fsys, t.TempDir(), s, 0)
 	must(t, err)
 	must(t, f.Publish())
@@ -383,20 +389,6 @@ func (f *oneWayFile) WriteDirect(p []byte, off int64) error {
 	return f.o.write(true, off, func() error { return f.File.WriteDirect(p, off) })
 }
 
-type oneWayMapping struct {
-	vfs.Mapping
-	o *oneWay
-}
-
-func (f *oneWayFile) Map(size int64) (vfs.Mapping, error) {
-	m, err := f.File.Map(size)
-	return &oneWayMapping{m, f.o}, err
-}
-
-func (m *oneWayMapping) Store(off int64, p []byte) error {
-	return m.o.write(false, off, func() error { return m.Mapping.Store(off, p) })
-}
-
 func (f *oneWayFile) WriteZeros(off, n, piece int64) error {
 	return f.o.write(piece == vfs.Direct, off, func() error { return f.File.WriteZeros(off, n, piece) })
 }
@@ -495,45 +487,34 @@ func TestScanOfLongerFile(t *testing.T) {
 	}
 }
 
-// TestSharedPages: records that share a sync are written with a call when they begin a page, or
-// leave it, and stored where some are that wait for the sync.
-func TestSharedPages(t *testing.T) {
-	var writes, stores int
-	f := synced(t, vfstest.New(vfs.OS(), func(op vfstest.Op, _ string) error {
-		switch op {
-		case vfstest.OpWrite:
-			writes++
-		case vfstest.OpStore:
-			stores++
+// TestWritesOfAppend: the records of an Append are written with one call, whatever is synced; the
+// page in which they begin is written as a whole if nothing stands there before them.
+func TestWritesOfAppend(t *testing.T) {
+	for _, synced := range []bool{true, false} {
+		fsys := vfstest.New(vfs.OS(), nil)
+		s := spec(4 << 20)
+		s.Synced = synced
+		f := made(t, fsys, s)
+		var es []*raftpb.Entry
+		for _, n := range []uint64{1, 1, 3, 10, 1, 1} {
+			next := uint64(len(es) + 1)
+			e := plain(next, next+n, 1000-RecordHeaderBytes)
+			must(t, f.Reserve(f.recordBytes(e)))
+			fsys.Reset()
+			must(t, f.Append(e, 0))
+			if es = append(es, e...); fsys.Count(vfstest.OpWrite) != 1 || fsys.Total() != 1 {
+				t.Errorf("synced %t: %d entries behind %d take %d operations, %d writes; want one write",
+					synced, n, next-1, fsys.Total(), fsys.Count(vfstest.OpWrite))
+			}
 		}
-		return nil
-	}), 4<<20)
-	var es []*raftpb.Entry
-	add := func(wantWrites, wantStores int) {
-		t.Helper()
-		writes, stores = 0, 0
-		e := plain(uint64(len(es)+1), uint64(len(es)+2), 1000-RecordHeaderBytes)
-		put(t, f, e, 0)
-		if es = append(es, e...); writes != wantWrites || stores != wantStores {
-			t.Errorf("entry %d: %d writes and %d stores, want %d and %d", len(es), writes, stores, wantWrites, wantStores)
-		}
+		must(t, f.Sync())
+		wantEntries(t, f, es)
+		g := reopen(t, f)
+		r, err := g.Scan()
+		must(t, err)
+		g.Resume(r)
+		wantEntries(t, g, es)
 	}
-	add(1, 0) // begins a page
-	add(0, 1)
-	add(0, 1)
-	add(0, 1)
-	add(1, 0) // leaves it
-	add(0, 1)
-	must(t, f.Sync())
-	add(1, 0) // nothing waits there
-	add(0, 1)
-	must(t, f.Sync())
-	wantEntries(t, f, es)
-	g := reopen(t, f)
-	s, err := g.Scan()
-	must(t, err)
-	g.Resume(s)
-	wantEntries(t, g, es)
 }
 
 // reservations is a file system that notes what new files have blocks made for.

@@ -51,7 +51,7 @@ type File struct {
 	dir      string
 	path     string
 	readOnly bool
-	synced   bool     // records are written with WriteAt: see write
+	synced   bool     // each append is going to be synced
 	file     vfs.File // nil: not open at the moment
 	header   Header   // but for seal and sequence, as it was made
 	page     int64    // offset of the header page that counts
@@ -77,7 +77,7 @@ type File struct {
 	growing  sync.Mutex   // held while space is being made, and zeros written to it
 	reserved atomic.Int64 // the data region has blocks up to here
 	ready    atomic.Int64 // it costs no more than it must to write up to here
-	taken    atomic.Int64 // zeros are written only beyond; no record lies there; if not synced, the same as ready
+	taken    atomic.Int64 // zeros are written only beyond; no record lies there
 
 	punched atomic.Int64 // records that start below it may be gone, but for those of Seal.Others
 
@@ -148,59 +148,34 @@ func Prepare(fsys vfs.Files, dir string, spec Spec, dataBytes int64) (_ *File, e
 	if err := f.file.Truncate(f.header.Size); err != nil {
 		return nil, err
 	}
-	if err := f.growTo(f.firstEnd(dataBytes)); err != nil {
+	if err := f.reserve(dataBytes); err != nil {
 		return nil, err
 	}
 	if _, err := f.memory(); err != nil {
 		return nil, err
 	}
 	if f.synced {
-		if err := f.writeAhead(dataBytes); err != nil {
+		if err := f.writeAhead(); err != nil {
 			return nil, err
 		}
 	}
 	if err := f.makeHeader(); err != nil {
 		return nil, err
 	}
-	if err := f.file.Sync(); err != nil || f.synced {
-		return f, err
-	}
-	return f, f.readyFirst(dataBytes) // pages would not stay ready over a sync
+	return f, f.file.Sync()
 }
 
-// makeHeader stores the first header page of a new file, where everything else but its slots
-// is zero. A store where the system has no pages would have it read ahead.
+// makeHeader writes the first header page of a new file, and zeros to the other.
 func (f *File) makeHeader() error {
 	if err := f.file.WriteZeros(headerPage0, DataStart-headerPage0, page.Size); err != nil {
 		return err
 	}
-	return f.storeHeader(nil)
+	return f.storeHeader(f.file, nil)
 }
 
-// readyFirst makes room for dataBytes of records, and the begin of a new file ready, in
-// which nothing is synced.
-func (f *File) readyFirst(dataBytes int64) error {
-	if err := f.Reserve(max(dataBytes, 1)); err != nil {
-		return err
-	}
-	return f.makeReady(f.firstStep())
-}
-
-// firstStep returns up to where a new file is made ready.
-func (f *File) firstStep() int64 { return min(f.reserved.Load(), DataStart+dataStep) }
-
-// firstEnd returns up to where a new file needs blocks for dataBytes of records, and the one
-// that ends it.
-func (f *File) firstEnd(dataBytes int64) int64 {
-	return min(roundUp(DataStart+max(dataBytes, 1)+RecordBytes(f.secret.overhead()), page.Size), f.header.Size)
-}
-
-// writeAhead gives dataBytes of records in a new file to the writer, and makes its begin ready.
-func (f *File) writeAhead(dataBytes int64) error {
-	if err := f.reserve(f.firstEnd(dataBytes)); err != nil {
-		return err
-	}
-	ready := f.firstStep()
+// writeAhead makes the begin of a new file ready.
+func (f *File) writeAhead() error {
+	ready := min(f.reserved.Load(), DataStart+dataStep)
 	if err := f.file.WriteZeros(DataStart, ready-DataStart, vfs.Direct); err != nil {
 		return err
 	}
@@ -318,14 +293,6 @@ func (f *File) memory() (vfs.Mapping, error) {
 		return m, f.file.Detach()
 	}
 	return m, nil
-}
-
-func (f *File) store(off int64, p []byte) error {
-	m, err := f.memory()
-	if err != nil {
-		return err
-	}
-	return m.Store(off, p)
 }
 
 // sync makes a range durable. After an error every later one fails likewise: the

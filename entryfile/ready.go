@@ -10,11 +10,10 @@ import (
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 )
 
-// A place in a file is ready if writing there costs no more than it must: it has
-// blocks that were written before, so that a sync changes no metadata of the file
-// system; or, where records are stored without a sync, it has pages, so that a store
-// takes no fault. What is synced can be written where it is not ready, only slower; what
-// is not is stored to what is ready only.
+// A place in a file is ready if a sync of what is written there costs no more than it must: it
+// has blocks that were written before, so that the sync changes no metadata of the file
+// system. Records can be written where it is not ready, only slower. If each append is not
+// synced, nothing is made ready.
 
 const (
 	// readyChunk is how much is made ready at once, in bytes: little enough that a Save
@@ -22,10 +21,10 @@ const (
 	// the page cache, which are many.
 	readyChunk  = 256 << 10
 	directChunk = 1 << 20
-	// syncedPiece is how many zeros are written at once where records are synced, in
-	// bytes: what the writer writes through the page cache, too, waits for so many; what it
-	// writes the other way, for a readyChunk.
-	syncedPiece = 16 << 10
+	// zeroPiece is how many zeros are written at once, in bytes: what the writer writes
+	// through the page cache, too, waits for so many; what it writes the other way, for a
+	// readyChunk.
+	zeroPiece = 16 << 10
 )
 
 // Ready returns how many bytes of records can be appended where the file is ready.
@@ -51,9 +50,10 @@ func (f *File) Expected() int64 {
 }
 
 // Ahead reports whether there is nothing to be made ready as far ahead as that: it is, or
-// the writer was given room there, or the file ends there or takes no more records.
+// the writer was given room there, or the file ends there or takes no more records; or it need
+// not be ready.
 func (f *File) Ahead(bytes int64) bool {
-	return bytes == 0 || f.Sealed() || f.taken.Load() >= min(f.end.Load()+bytes, f.header.Size)
+	return bytes == 0 || !f.synced || f.Sealed() || f.taken.Load() >= min(f.end.Load()+bytes, f.header.Size)
 }
 
 // ReadyAhead makes a chunk of the file ready, unless it is Ahead. After an error nothing
@@ -64,14 +64,14 @@ func (f *File) ReadyAhead(bytes int64) error {
 	if f.Ahead(bytes) {
 		return nil
 	}
-	if f.synced && f.beside == nil {
+	if f.beside == nil {
 		var err error
 		if f.beside, err = f.openBeside(); err != nil {
 			return err
 		}
 	}
 	from, to, err := f.zeroAhead(bytes)
-	if err != nil || from == to || !f.synced {
+	if err != nil || from == to {
 		return err
 	}
 	if err := f.beside.mem.Sync(from, to-from); err != nil {
@@ -98,39 +98,19 @@ func (f *File) zeroAhead(bytes int64) (from, to int64, err error) {
 	if err := f.growTo(to); err != nil {
 		return from, from, err
 	}
-	return from, to, f.makeReady(to)
-}
-
-// makeReady writes zeros up to the offset to, which has blocks, where the writer has taken
-// nothing; growing is held, or nobody else knows the file. What is going to be synced is
-// ready when that was; what is not is, once there are pages that can be stored to.
-func (f *File) makeReady(to int64) error {
-	from := f.taken.Load()
-	if from >= to {
-		return nil
-	}
 	if err := f.checkLength(f.file); err != nil {
-		return err
+		return from, from, err
 	}
 	if err := f.writeZeros(from, to-from); err != nil {
-		return err
-	}
-	if !f.synced {
-		if err := (*f.mem.Load()).Populate(from, to-from); err != nil {
-			return f.explainFault(err)
-		}
-		f.ready.Store(to)
+		return from, from, err
 	}
 	f.taken.Store(to)
-	return nil
+	return from, to, nil
 }
 
 // writeZeros writes zeros as the writer writes its records.
 func (f *File) writeZeros(from, n int64) error {
-	if !f.synced {
-		return f.file.WriteZeros(from, n, readyChunk)
-	}
-	direct, piece := f.direct.Load(), int64(syncedPiece)
+	direct, piece := f.direct.Load(), int64(zeroPiece)
 	if direct {
 		piece = vfs.Direct
 	}
@@ -285,18 +265,11 @@ func Reuse(fsys vfs.Files, dir, spare string, spec Spec, dataBytes int64) (_ *Fi
 	if err := f.clean(leftIn(f.file)); err != nil {
 		return nil, err
 	}
-	if f.synced {
-		if err := f.Reserve(dataBytes); err != nil {
-			return nil, err
-		}
+	if err := f.reserve(dataBytes); err != nil {
+		return nil, err
 	}
 	if err := f.file.Sync(); err != nil {
 		return nil, err
-	}
-	if !f.synced {
-		if err := f.readyFirst(dataBytes); err != nil {
-			return nil, err
-		}
 	}
 	if err := fsys.Rename(name, f.temporary()); err != nil {
 		return nil, err
@@ -344,10 +317,8 @@ func (f *File) clean(written int64, slots uint64) error {
 		return err
 	}
 	f.reserved.Store(written)
-	if f.synced {
-		f.ready.Store(written)
-		f.taken.Store(written)
-	}
+	f.ready.Store(written)
+	f.taken.Store(written)
 	if _, err := f.memory(); err != nil {
 		return err
 	}

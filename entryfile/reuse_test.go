@@ -3,7 +3,6 @@ package entryfile
 import (
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -219,9 +218,11 @@ func wantSlots(t *testing.T, f *File, es []*raftpb.Entry) {
 	}
 }
 
-// TestReadyAheadOfNothing: nothing is made ready in a file that is sealed.
+// TestReadyAheadOfNothing: nothing is made ready in a file that is sealed, or whose records are
+// not synced one by one.
 func TestReadyAheadOfNothing(t *testing.T) {
-	f := prepare(t, entries(1, 10, 1)...)
+	f := synced(t, vfs.OS(), 4<<20)
+	save(t, f, entries(1, 10, 1))
 	must(t, f.ReadyAhead(3<<20))
 	if f.Ahead(3 << 20) {
 		t.Fatal("all of it was made ready at once")
@@ -232,41 +233,43 @@ func TestReadyAheadOfNothing(t *testing.T) {
 		t.Error("there is something to be made ready")
 	}
 	must(t, f.ReadyAhead(3<<20))
+	f = prepare(t, entries(1, 10, 1)...)
+	taken := f.taken.Load()
+	must(t, f.ReadyAhead(3<<20))
+	if !f.Ahead(3<<20) || f.taken.Load() != taken {
+		t.Error("something was made ready")
+	}
 }
 
 // TestReadyAheadKeepsRecords: zeros that are written ahead never meet a record, whenever
 // they are written, whatever was stored, and wherever the file is opened again.
 func TestReadyAheadKeepsRecords(t *testing.T) {
-	for _, synced := range []bool{false, true} {
-		t.Run(fmt.Sprintf("synced %t", synced), func(t *testing.T) {
-			f := prepareEmpty(t, vfs.OS(), synced)
-			rng := seeded(t)
-			ahead := func() { must(t, f.ReadyAhead(int64(rng.Intn(1<<20)))) }
-			var es []*raftpb.Entry
-			for last := uint64(0); last < 900; {
-				n := 1 + uint64(rng.Intn(20))
-				more := plain(last+1, last+1+n, rng.Intn(300))
-				_, bytes := f.Room(more)
-				must(t, f.Reserve(bytes))
-				if rng.Intn(2) == 0 {
-					ahead()
-				}
-				must(t, f.Append(more, 0))
-				es, last = append(es, more...), last+n
-				switch rng.Intn(4) {
-				case 0:
-					ahead()
-				case 1:
-					must(t, f.Sync())
-					must(t, f.SyncSlots())
-					end := f.End()
-					f = reopen(t, f)
-					must(t, f.Continue(end, synced))
-					ahead()
-				}
-				wantEntries(t, f, es)
-			}
-		})
+	f := synced(t, vfs.OS(), 4<<20)
+	rng := seeded(t)
+	ahead := func() { must(t, f.ReadyAhead(int64(rng.Intn(1<<20)))) }
+	var es []*raftpb.Entry
+	for last := uint64(0); last < 900; {
+		n := 1 + uint64(rng.Intn(20))
+		more := plain(last+1, last+1+n, rng.Intn(300))
+		_, bytes := f.Room(more)
+		must(t, f.Reserve(bytes))
+		if rng.Intn(2) == 0 {
+			ahead()
+		}
+		must(t, f.Append(more, 0))
+		es, last = append(es, more...), last+n
+		switch rng.Intn(4) {
+		case 0:
+			ahead()
+		case 1:
+			must(t, f.Sync())
+			must(t, f.SyncSlots())
+			end := f.End()
+			f = reopen(t, f)
+			must(t, f.Continue(end, true))
+			ahead()
+		}
+		wantEntries(t, f, es)
 	}
 }
 
@@ -289,7 +292,7 @@ func TestReadyAheadOfANewFile(t *testing.T) {
 
 // TestReadyAheadBesideSaves is the same with both at once.
 func TestReadyAheadBesideSaves(t *testing.T) {
-	f := prepareEmpty(t, vfs.OS(), true)
+	f := synced(t, vfs.OS(), 4<<20)
 	rng := seeded(t)
 	var es []*raftpb.Entry
 	for last := uint64(0); last < 500; {
@@ -308,44 +311,25 @@ func TestReadyAheadBesideSaves(t *testing.T) {
 	wantEntries(t, f, es)
 }
 
-// prepareEmpty returns a published file that holds nothing.
-func prepareEmpty(t *testing.T, fsys vfs.FS, synced bool) *File {
-	t.Helper()
-	s := spec(4 << 20)
-	s.Synced = synced
-	f, err := Prepare(fsys, t.TempDir(), s, 0)
-	must(t, err)
-	t.Cleanup(func() {
-		if !f.Closed() {
-			_ = f.Release()
-		}
-	})
-	must(t, f.Publish())
-	return f
-}
-
 // TestReadyAheadReserves: what is made ready has blocks; without any nothing is.
 func TestReadyAheadReserves(t *testing.T) {
-	for _, synced := range []bool{true, false} {
-		var hook vfstest.Switch
-		f := prepareEmpty(t, vfstest.New(vfs.OS(), hook.Before), synced)
-		for !f.Ahead(2 << 20) {
-			must(t, f.ReadyAhead(2<<20))
-			if f.ready.Load() > f.reserved.Load() {
-				t.Fatalf("synced %t: ready up to %d, with blocks up to %d", synced, f.ready.Load(), f.reserved.Load())
-			}
+	var hook vfstest.Switch
+	f := synced(t, vfstest.New(vfs.OS(), hook.Before), 4<<20)
+	for !f.Ahead(2 << 20) {
+		must(t, f.ReadyAhead(2<<20))
+		if f.ready.Load() > f.reserved.Load() {
+			t.Fatalf("ready up to %d, with blocks up to %d", f.ready.Load(), f.reserved.Load())
 		}
-		before := f.ready.Load()
-		hook.Set(vfstest.FailFrom(1, syscall.ENOSPC, vfstest.OpReserve))
-		var err error
-		for err == nil && !f.Ahead(4<<20) {
-			err = f.ReadyAhead(4 << 20)
-		}
-		wantErr(t, err, syscall.ENOSPC)
-		if ready := f.ready.Load(); ready < before || ready > f.reserved.Load() {
-			t.Errorf("synced %t: ready up to %d, with blocks up to %d", synced, ready, f.reserved.Load())
-		}
-		must(t, f.Release())
+	}
+	before := f.ready.Load()
+	hook.Set(vfstest.FailFrom(1, syscall.ENOSPC, vfstest.OpReserve))
+	var err error
+	for err == nil && !f.Ahead(4<<20) {
+		err = f.ReadyAhead(4 << 20)
+	}
+	wantErr(t, err, syscall.ENOSPC)
+	if ready := f.ready.Load(); ready < before || ready > f.reserved.Load() {
+		t.Errorf("ready up to %d, with blocks up to %d", ready, f.reserved.Load())
 	}
 }
 
@@ -353,7 +337,7 @@ func TestReadyAheadReserves(t *testing.T) {
 // stored meanwhile, so the writer's own sync fails from then on.
 func TestReadyAheadFailsToSync(t *testing.T) {
 	var hook vfstest.Switch
-	f := prepareEmpty(t, vfstest.New(vfs.OS(), hook.Before), true)
+	f := synced(t, vfstest.New(vfs.OS(), hook.Before), 4<<20)
 	hook.Set(func(op vfstest.Op, name string) error {
 		if op != vfstest.OpMsync {
 			return nil
@@ -371,20 +355,18 @@ func TestReadyAheadFailsToSync(t *testing.T) {
 
 // TestReadyAheadOfACutFile: a file that somebody has cut short is not made longer.
 func TestReadyAheadOfACutFile(t *testing.T) {
-	for _, synced := range []bool{true, false} {
-		f := prepareEmpty(t, vfs.OS(), synced)
-		must(t, os.Truncate(f.Path(), DataStart+page.Size))
-		wantCorrupt(t, f.ReadyAhead(3<<20))
-		if info, err := os.Stat(f.Path()); err != nil || info.Size() != DataStart+page.Size {
-			t.Errorf("synced %t: %d bytes, %v", synced, info.Size(), err)
-		}
+	f := synced(t, vfs.OS(), 4<<20)
+	must(t, os.Truncate(f.Path(), DataStart+page.Size))
+	wantCorrupt(t, f.ReadyAhead(3<<20))
+	if info, err := os.Stat(f.Path()); err != nil || info.Size() != DataStart+page.Size {
+		t.Errorf("%d bytes, %v", info.Size(), err)
 	}
 }
 
 // TestReadyAheadWithoutDescriptors: what cannot be synced counts as ready neither then nor later.
 func TestReadyAheadWithoutDescriptors(t *testing.T) {
 	var hook vfstest.Switch
-	f := prepareEmpty(t, vfstest.New(vfs.OS(), hook.Before), true)
+	f := synced(t, vfstest.New(vfs.OS(), hook.Before), 4<<20)
 	ready, taken := f.ready.Load(), f.taken.Load()
 	hook.Set(vfstest.FailFrom(1, syscall.EMFILE, vfstest.OpOpen))
 	for range 3 {

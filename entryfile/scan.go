@@ -7,6 +7,7 @@ import (
 
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
 	"github.com/seed-2fef92ad/raftwal/internal/page"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 )
 
 // Scan is what the records of a file say.
@@ -525,7 +526,7 @@ func (f *File) Restore(s Scan, from int64) error {
 	f.slots.unknown()
 	from = max(min(from, s.End), DataStart) &^ (page.Size - 1)
 	f.durable.Store(from)
-	return f.restore(from, s.End)
+	return f.withFile(func(file vfs.File) error { return f.restore(file, from, s.End) })
 }
 
 // TerminateHere is Terminate after Restore of s, unless the record is there. It makes room
@@ -563,14 +564,14 @@ func (f *File) findSlots() error {
 	})
 }
 
-// restore stores what the pages of [from, to) hold once more.
-func (f *File) restore(from, to int64) error {
-	for at := from; at < to; at += page.Size {
-		n := min(page.Size, to-at)
-		if err := f.guard(func(mem []byte) error { copy(f.buf[:n], mem[at:]); return nil }); err != nil {
+// restore writes what [from, to) holds once more, to file, which is f, open.
+func (f *File) restore(file vfs.File, from, to int64) error {
+	for p := make([]byte, min(maxOut, to-from)); from < to; from += int64(len(p)) {
+		p = p[:min(int64(len(p)), to-from)]
+		if err := f.guard(func(mem []byte) error { copy(p, mem[from:]); return nil }); err != nil {
 			return err
 		}
-		if err := f.store(at, f.buf[:n]); err != nil {
+		if _, err := file.WriteAt(p, from); err != nil {
 			return err
 		}
 	}

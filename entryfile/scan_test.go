@@ -448,7 +448,10 @@ func TestReadsOfACutFile(t *testing.T) {
 	must(t, os.Truncate(f.Path(), 0))
 	_, scanErr := f.Scan()
 	_, readErr := get(f, 1, 10, 0)
-	for _, err := range []error{scanErr, readErr, f.Continue(f.End(), false), f.Append(entries(10, 11, 1), 0)} {
+	for _, err := range []error{scanErr, readErr, f.Continue(f.End(), false)} {
 		wantErr(t, err, vfs.ErrFault)
+	}
+	for _, err := range []error{f.Reserve(100), f.RestoreHeader()} {
+		wantCorrupt(t, err)
 	}
 }

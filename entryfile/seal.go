@@ -86,31 +86,47 @@ func (f *File) writeSeal(x *Index) error {
 }
 
 // writeHeader stores the header with that seal in the page whose turn it is, synced.
-// Before the first time, the other page is made sure of.
+// Before the first time, the other page is made sure of. If the file cannot be opened
+// (vfs.OpenFailed), nothing has changed.
 func (f *File) writeHeader(seal *Seal) error {
-	if !f.restored {
-		if err := f.guard(func(mem []byte) error { copy(f.buf[:], mem[f.page:]); return nil }); err != nil {
-			return err
-		}
-		if err := f.restorePage(); err != nil {
-			return err
-		}
-	}
-	if err := f.storeHeader(seal); err != nil {
+	if _, err := f.memory(); err != nil {
 		return err
 	}
-	if err := f.sync(f.page, page.Size); err != nil {
-		return err
-	}
-	f.seal.Store(seal)
-	return nil
+	return f.withFile(func(file vfs.File) error {
+		if !f.restored {
+			if err := f.guard(func(mem []byte) error { copy(f.buf[:], mem[f.page:]); return nil }); err != nil {
+				return err
+			}
+			if err := f.restorePage(file); err != nil {
+				return err
+			}
+		}
+		if err := f.storeHeader(file, seal); err != nil {
+			return err
+		}
+		if err := f.sync(f.page, page.Size); err != nil {
+			return err
+		}
+		f.seal.Store(seal)
+		return nil
+	})
 }
 
-func (f *File) storeHeader(seal *Seal) error {
+// storeHeader writes the header to the page whose turn it is.
+func (f *File) storeHeader(file vfs.File, seal *Seal) error {
 	f.page = headerPage0 + headerPage1 - f.page
 	f.sequence++
 	f.encodeHeader(seal)
-	return f.store(f.page, f.buf[:])
+	return f.storePage(file)
+}
+
+// storePage writes f.buf as the header page that counts.
+func (f *File) storePage(file vfs.File) error {
+	if err := f.checkLength(file); err != nil {
+		return err
+	}
+	_, err := file.WriteAt(f.buf[:], f.page)
+	return err
 }
 
 // encodeHeader puts the header page into f.buf.
@@ -127,7 +143,7 @@ func (f *File) encodeHeader(seal *Seal) {
 // after a crash the page cache may hold what the disk does not.
 func (f *File) RestoreHeader() error {
 	f.encodeHeader(f.seal.Load())
-	return f.restorePage()
+	return f.withFile(f.restorePage)
 }
 
 // EnsureHeader is RestoreHeader if that was not done yet, of a file that was opened.
@@ -139,8 +155,8 @@ func (f *File) EnsureHeader() error {
 }
 
 // restorePage stores f.buf as the header page that counts, synced.
-func (f *File) restorePage() error {
-	if err := f.store(f.page, f.buf[:]); err != nil {
+func (f *File) restorePage(file vfs.File) error {
+	if err := f.storePage(file); err != nil {
 		return err
 	}
 	if err := f.sync(f.page, page.Size); err != nil {

@@ -166,7 +166,7 @@ func (f *File) finish(end int64) error {
 	if f.direct.Load() {
 		f.unfinished = rest[last-from:]
 	}
-	if f.synced && from <= last {
+	if from <= last {
 		// The page that begins here is written as a whole, or the system would read it first
 		// unless it is in the cache.
 		rest = rest[:roundUp(end, page.Size)-from]
@@ -176,16 +176,11 @@ func (f *File) finish(end int64) error {
 	return f.write(rest, from)
 }
 
-// write writes p to the file. What is going to be synced at once is written with WriteAt:
-// that takes no page faults, and dirties the blocks it writes to only, where a store
-// dirties a whole folio of the page cache. Or it goes around the cache, if it is much: that
-// takes no copies, and no pages. What is not synced is stored, without a system call.
+// write writes p to the file, or around the page cache if it is much that is synced at once:
+// that takes no copies, and no pages.
 func (f *File) write(p []byte, at int64) error {
 	if len(p) == 0 {
 		return nil
-	}
-	if !f.synced {
-		return f.store(at, p)
 	}
 	direct := f.direct.Load()
 	f.ways.begin(direct)
@@ -193,23 +188,16 @@ func (f *File) write(p []byte, at int64) error {
 	switch {
 	case direct:
 		return f.file.WriteDirect(p, at)
-	case f.inDirtyPage(at, at+int64(len(p))):
-		return f.store(at, p)
+	case f.synced:
+		return f.writeAndStart(p, at)
 	}
-	return f.writeAt(p, at)
+	_, err := f.file.WriteAt(p, at)
+	return err
 }
 
-// inDirtyPage reports whether [from, to), which follows the records, lies in a page in which
-// some of them wait for a sync, as where many Saves share one: then a store takes a fault for
-// the first of them at most, and dirties what is dirty.
-func (f *File) inDirtyPage(from, to int64) bool {
-	first := from &^ (page.Size - 1)
-	return from > max(first, f.durable.Load()) && to <= first+page.Size
-}
-
-// writeAt writes p, and has the disk start on it if it is much. Pages are started on only
+// writeAndStart writes p, and has the disk start on it if it is much. Pages are started on only
 // when they are full, or the disk would write them twice.
-func (f *File) writeAt(p []byte, at int64) error {
+func (f *File) writeAndStart(p []byte, at int64) error {
 	for len(p) > 0 {
 		n := min(len(p), startStep)
 		if _, err := f.file.WriteAt(p[:n], at); err != nil {

@@ -43,14 +43,7 @@ func (f diskFile) mapping() vfs.Mapping { return diskMapping(f.mem) }
 
 type diskMapping []byte
 
-func (m diskMapping) Bytes() []byte { return m }
-
-func (m diskMapping) Store(off int64, p []byte) error {
-	copy(m[off:off+int64(len(p))], p)
-	return nil
-}
-
-func (m diskMapping) Populate(int64, int64) error     { return nil }
+func (m diskMapping) Bytes() []byte                   { return m }
 func (m diskMapping) Prefetch(int64, int64)           {}
 func (m diskMapping) PopulateRead(int64, int64) error { return nil }
 func (m diskMapping) Sync(int64, int64) error         { return nil }

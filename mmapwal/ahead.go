@@ -38,10 +38,9 @@ type ahead struct {
 
 const (
 	// minAhead is how far the tail is made ready, in bytes: further each time the writer
-	// comes to where it is not, up to maxAhead under HardSync. Recovery has to read that.
-	minAhead         = 1 << 20
-	maxAhead         = 2 << 20
-	maxAheadUnsynced = 16 << 20
+	// comes to where it is not, up to maxAhead. Recovery has to read that.
+	minAhead = 1 << 20
+	maxAhead = 2 << 20
 	// largeSave is how many bytes of records a synced Save has for which nothing is
 	// made ready: it costs the disk more to write them twice than to convert extents.
 	largeSave = 128 << 10
@@ -76,7 +75,7 @@ func (d *DiskStorage) lookAhead(bytes int64) {
 	if !d.nextWanted && d.wantsNext() {
 		d.wishNext()
 	}
-	if bytes >= largeSave && d.opts.Sync.mode != noSync {
+	if bytes >= largeSave {
 		return
 	}
 	tail := d.tail
@@ -84,7 +83,7 @@ func (d *DiskStorage) lookAhead(bytes int64) {
 	if tail.Ahead(need / 2) {
 		return
 	}
-	if tail.Outrun() && d.readyBytes < d.maxAhead() {
+	if tail.Outrun() && d.readyBytes < maxAhead {
 		d.readyBytes *= 2
 	}
 	a := &d.ahead
@@ -100,13 +99,6 @@ func (d *DiskStorage) lookAhead(bytes int64) {
 		a.maker.Wake()
 	}
 	a.readier.Wake()
-}
-
-func (d *DiskStorage) maxAhead() int64 {
-	if d.opts.Sync.mode == hardSync {
-		return maxAhead
-	}
-	return maxAheadUnsynced
 }
 
 // wantsNext reports whether it is time for the next file to be made.

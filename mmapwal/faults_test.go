@@ -66,8 +66,6 @@ type testLogFault struct {
 
 	mu     sync.Mutex
 	seen   int
-	row    string // the file that is being stored to
-	stores int    // of them in a row
 	failed string // the operation that failed, and its file
 	op     vfstest.Op
 }
@@ -78,7 +76,7 @@ func testLogFailNth(t *testing.T, dir string, n int, errno syscall.Errno, edits 
 	f.fsys = vfstest.New(testLogFastFS{vfs.OS()}, func(op vfstest.Op, name string) error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		if f.skips(op, name) {
+		if len(f.only) > 0 && !slices.Contains(f.only, op) {
 			return nil
 		}
 		f.seen++
@@ -90,23 +88,6 @@ func testLogFailNth(t *testing.T, dir string, n int, errno syscall.Errno, edits 
 	})
 	f.edits = append(edits, testLogOn(f.fsys), func(o *mmapwal.Options) { o.RetainEntries = 5 })
 	return f
-}
-
-// skips tells which operations are not counted: of many stores in a row only the
-// first three are.
-func (f *testLogFault) skips(op vfstest.Op, name string) bool {
-	if len(f.only) > 0 && !slices.Contains(f.only, op) {
-		return true
-	}
-	if op != vfstest.OpStore || name != f.row {
-		f.row, f.stores = "", 0
-	}
-	if op != vfstest.OpStore {
-		return false
-	}
-	f.row = name
-	f.stores++
-	return f.stores > 3
 }
 
 // fault returns which operation has failed, "" if none has.
@@ -161,7 +142,7 @@ func (f *testLogFault) typed(err error) {
 	if failed == "" || !errors.Is(err, f.errno) {
 		f.fatalf("error %q", err)
 	}
-	space := slices.Contains([]vfstest.Op{vfstest.OpCreate, vfstest.OpTruncate, vfstest.OpReserve, vfstest.OpPopulate, vfstest.OpWrite}, op)
+	space := slices.Contains([]vfstest.Op{vfstest.OpCreate, vfstest.OpTruncate, vfstest.OpReserve, vfstest.OpWrite}, op)
 	poisoned := errors.Is(err, mmapwal.ErrPoisoned)
 	switch noSpace := errors.Is(err, mmapwal.ErrNoSpace); {
 	case noSpace && poisoned:
@@ -238,7 +219,7 @@ func (f *testLogFault) unchanged(d *mmapwal.DiskStorage, k int) {
 func (f *testLogFault) poisoned(d *mmapwal.DiskStorage, cause error) {
 	f.t.Helper()
 	op, _ := f.fault()
-	if op == vfstest.OpOpen || op == vfstest.OpCreate || op == vfstest.OpRename || op == vfstest.OpReserve || op == vfstest.OpPopulate || op == vfstest.OpTruncate {
+	if op == vfstest.OpOpen || op == vfstest.OpCreate || op == vfstest.OpRename || op == vfstest.OpReserve || op == vfstest.OpTruncate {
 		f.fatalf("what does not store poisons: %v", cause)
 	}
 	for name, err := range testLogWrites(d) {
@@ -431,15 +412,11 @@ func testLogRecoveryFaults(t *testing.T, one int, unclean string, want *oracle.M
 // TestFullDisk: while there is no room a Save changes nothing, reads and
 // compaction go on, and the same Save works once there is room.
 func TestFullDisk(t *testing.T) {
-	for _, op := range []vfstest.Op{vfstest.OpCreate, vfstest.OpTruncate, vfstest.OpReserve, vfstest.OpPopulate} {
+	for _, op := range []vfstest.Op{vfstest.OpCreate, vfstest.OpTruncate, vfstest.OpReserve} {
 		t.Run(string(op), func(t *testing.T) {
 			dir := t.TempDir()
 			var disk vfstest.Switch
-			d := testLogBase(t, dir, testLogOn(vfstest.New(vfs.OS(), disk.Before)), func(o *mmapwal.Options) {
-				if op == vfstest.OpPopulate { // what is synced needs no pages
-					o.Sync = mmapwal.NoSync
-				}
-			})
+			d := testLogBase(t, dir, testLogOn(vfstest.New(vfs.OS(), disk.Before)))
 			content := testLogContent(t, d)
 			disk.Set(func(o vfstest.Op, name string) error {
 				if o != op {

@@ -68,19 +68,16 @@ type testNonceFile struct {
 	nonces *testNonces
 }
 
-func (f testNonceFile) Map(size int64) (vfs.Mapping, error) {
-	m, err := f.File.Map(size)
-	return testNonceMapping{m, f.name, f.nonces}, err
-}
-
-// WriteAt sees wal.meta made, and snapshot files written: the wrapped key at 48,
-// a chunk with each further call.
+// WriteAt sees pages of wal.meta, header pages and records of entry files, and of snapshot
+// files the wrapped key at 48, and a chunk with each further call.
 func (f testNonceFile) WriteAt(p []byte, off int64) (int, error) {
 	switch {
 	case strings.Contains(f.name, "wal.meta"):
 		f.nonces.meta(p[:page.Size])
-	case off >= entryfile.DataStart && strings.Contains(f.name, ".wal"):
+	case strings.Contains(f.name, ".wal") && off >= entryfile.DataStart:
 		f.nonces.record(testNonceMem(f.File), off, p)
+	case strings.Contains(f.name, ".wal") && off >= entryfile.DataStart-2*page.Size && string(p[:8]) == "RAFTWALe":
+		f.nonces.use(p[3200:3264], "wrapped data key %x", p[3204:3216])
 	case strings.Contains(f.name, ".snap") && off == 48:
 		f.nonces.use(p, "wrapped key of a snapshot %x", p[4:16])
 	case strings.Contains(f.name, ".snap") && off > 48:
@@ -97,23 +94,6 @@ func (f testNonceFile) WriteDirect(p []byte, off int64) error {
 	f.nonces.direct.Add(1)
 	f.nonces.record(testNonceMem(f.File), off, p)
 	return f.File.WriteDirect(p, off)
-}
-
-type testNonceMapping struct {
-	vfs.Mapping
-	name   string
-	nonces *testNonces
-}
-
-func (m testNonceMapping) Store(off int64, p []byte) error {
-	mem := m.Bytes()
-	switch {
-	case off >= entryfile.DataStart:
-		m.nonces.record(mem, off, p)
-	case off >= entryfile.DataStart-2*page.Size && string(p[:8]) == "RAFTWALe":
-		m.nonces.use(p[3200:3264], "wrapped data key %x", p[3204:3216])
-	}
-	return m.Mapping.Store(off, p)
 }
 
 // meta sees a page of wal.meta, or that a damaged one is wiped.

@@ -256,7 +256,7 @@ func testLogClearAndFail(t *testing.T, below, from uint64) {
 		t.Fatal(err)
 	}
 	disk.Set(func(op vfstest.Op, name string) error {
-		if op != vfstest.OpStore && op != vfstest.OpWrite || filepath.Base(name) == "wal.meta" {
+		if op != vfstest.OpWrite || filepath.Base(name) == "wal.meta" {
 			return nil
 		}
 		return vfstest.Error(op, name, syscall.EIO)

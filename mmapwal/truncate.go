@@ -3,6 +3,7 @@ package mmapwal
 import (
 	"sort"
 
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"github.com/seed-2fef92ad/raftwal/metafile"
 )
 
@@ -93,10 +94,12 @@ func (d *DiskStorage) clearFile(s segment, below uint64) error {
 		return err
 	}
 	extents, err := s.file.Clear(until)
-	if err != nil {
+	if err == nil {
+		err = s.file.Punch(extents)
+	} else if !vfs.OpenFailed(err) {
 		return d.poison(err)
 	}
-	if err := s.file.Punch(extents); err != nil {
+	if err != nil { // a later call may
 		d.log.Debug("raftwal: blocks of cleared entries not given back", "file", s.file.Path(), "err", err)
 	}
 	return nil

@@ -284,14 +284,9 @@ func (f *rehearsedFile) WriteAt(p []byte, off int64) (int, error) {
 	if err := f.r.resize(f.c, max(int64(len(f.c.mem)), off+int64(len(p)))); err != nil {
 		return 0, f.pathError("write", err)
 	}
-	return len(p), f.store(f.c.mem, off, p)
-}
-
-// store copies p into mem, which is or was the content of the file.
-func (f *rehearsedFile) store(mem []byte, off int64, p []byte) error {
 	f.r.touch(f.c)
 	f.c.data = max(f.c.data, off+int64(len(p)))
-	return vfs.Guard(f.name, mem, func() error { copy(mem[off:off+int64(len(p))], p); return nil })
+	return len(p), vfs.Guard(f.name, f.c.mem, func() error { copy(f.c.mem[off:], p); return nil })
 }
 
 // Truncate is vfs.File's.
@@ -344,28 +339,17 @@ func (f *rehearsedFile) Map(size int64) (vfs.Mapping, error) {
 	if size <= 0 || size > int64(len(f.c.mem)) {
 		return nil, f.pathError("mmap", fmt.Errorf("%w: %d bytes of %d", syscall.EINVAL, size, len(f.c.mem)))
 	}
-	return &rehearsedMapping{f, f.c.mem[:size]}, nil
+	return rehearsedMapping(f.c.mem[:size]), nil
 }
 
 // rehearsedMapping is the memory of a rehearsed file.
-type rehearsedMapping struct {
-	file *rehearsedFile
-	mem  []byte
-}
+type rehearsedMapping []byte
 
 // Bytes is vfs.Mapping's.
-func (m *rehearsedMapping) Bytes() []byte { return m.mem }
+func (m rehearsedMapping) Bytes() []byte { return m }
 
-// Store is vfs.Mapping's.
-func (m *rehearsedMapping) Store(off int64, p []byte) error {
-	m.file.r.mu.Lock()
-	defer m.file.r.mu.Unlock()
-	return m.file.store(m.mem, off, p)
-}
-
-// Populate, Prefetch, PopulateRead, Sync and Close are vfs.Mapping's.
-func (m *rehearsedMapping) Populate(off, n int64) error     { return nil }
-func (m *rehearsedMapping) Prefetch(off, n int64)           {}
-func (m *rehearsedMapping) PopulateRead(off, n int64) error { return nil }
-func (m *rehearsedMapping) Sync(off, n int64) error         { return nil }
-func (m *rehearsedMapping) Close() error                    { return nil }
+// Prefetch, PopulateRead, Sync and Close are vfs.Mapping's.
+func (m rehearsedMapping) Prefetch(off, n int64)           {}
+func (m rehearsedMapping) PopulateRead(off, n int64) error { return nil }
+func (m rehearsedMapping) Sync(off, n int64) error         { return nil }
+func (m rehearsedMapping) Close() error                    { return nil }

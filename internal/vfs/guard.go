@@ -14,13 +14,13 @@ type FaultError struct {
 }
 
 func (e *FaultError) Error() string {
-	return fmt.Sprintf("%s: offset %d: %v (disk full or failing, or the file was cut short)", e.File, e.Offset, ErrFault)
+	return fmt.Sprintf("%s: offset %d: %v (the disk is failing, or the file was cut short)", e.File, e.Offset, ErrFault)
 }
 
 // Unwrap makes errors.Is(err, ErrFault) true.
 func (e *FaultError) Unwrap() error { return ErrFault }
 
-// Guard runs access, which reads or writes mem, the mapped memory of the named
+// Guard runs access, which reads mem, the mapped memory of the named
 // file. A memory fault on the way becomes a *FaultError instead of killing the
 // process; any other panic goes on.
 func Guard(name string, mem []byte, access func() error) (err error) {

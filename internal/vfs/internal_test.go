@@ -70,7 +70,7 @@ func TestWriteDirect(t *testing.T) {
 			if !bytes.Equal(m.Bytes()[off:off+2*4096], p) {
 				t.Errorf("%s: round %d: the mapping has something else", name, round)
 			}
-			must(t, m.Store(off+4096, []byte("stored")))
+			must(t, f.writeAll([]byte("stored"), off+4096))
 			must(t, f.WriteZeros(off, 4096, Direct))
 			if got := m.Bytes()[off:]; got[0] != 0 || got[1000] != 0 || got[4095] != 0 || string(got[4096:4102]) != "stored" {
 				t.Errorf("%s: round %d: zeros were not written, or too many", name, round)
@@ -136,30 +136,6 @@ func TestDirectDescriptor(t *testing.T) {
 				t.Errorf("%s: error %v of the second descriptor, want %v", name, err, os.ErrClosed)
 			}
 		}
-	}
-}
-
-// TestTouch is for systems that cannot populate.
-func TestTouch(t *testing.T) {
-	size := 4 * int64(os.Getpagesize())
-	f := create(t, size)
-	m, err := f.Map(size)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.Close()
-	content := bytes.Repeat([]byte{9}, int(size))
-	if err := m.Store(0, content); err != nil {
-		t.Fatal(err)
-	}
-	if err := m.(*osMapping).touch(m.Bytes()); err != nil || !bytes.Equal(m.Bytes(), content) {
-		t.Errorf("touch: error %v, content the same: %t", err, bytes.Equal(m.Bytes(), content))
-	}
-	if err := f.Truncate(size / 2); err != nil {
-		t.Fatal(err)
-	}
-	if err := m.(*osMapping).touch(m.Bytes()); !errors.Is(err, ErrFault) {
-		t.Errorf("error %v, want %v", err, ErrFault)
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"unsafe"
 
 	"github.com/dgraph-io/ristretto/v2/z"
 	"github.com/seed-2fef92ad/raftwal/internal/page"
@@ -62,7 +61,6 @@ type osFile struct {
 	stores   sync.RWMutex // held by each store for itself, and by Fill against all
 	name     string       // now; os.File has that of the opening
 	plain    bool         // as Plain has it
-	writable bool
 	locked   bool
 	detached bool
 }
@@ -272,7 +270,7 @@ func (f *osFile) Sync() error {
 }
 
 func (f *osFile) Map(size int64) (Mapping, error) {
-	mem, err := z.Mmap(f.File, f.writable, size)
+	mem, err := z.Mmap(f.File, false, size)
 	if err != nil {
 		return nil, f.errorf("mmap", err)
 	}
@@ -285,27 +283,6 @@ type osMapping struct {
 }
 
 func (m *osMapping) Bytes() []byte { return m.mem }
-
-func (m *osMapping) Store(off int64, p []byte) error {
-	m.file.stores.RLock()
-	defer m.file.stores.RUnlock()
-	return Guard(m.file.name, m.mem, func() error {
-		copy(m.mem[off:off+int64(len(p))], p)
-		return nil
-	})
-}
-
-func (m *osMapping) Populate(off, n int64) error {
-	pages := m.pages(off, n)
-	err := retryEINTR(func() error { return populateWrite(pages) })
-	if errors.Is(err, errors.ErrUnsupported) {
-		err = m.touch(pages)
-	}
-	if err != nil {
-		return &fs.PathError{Op: "populate", Path: m.file.name, Err: err}
-	}
-	return nil
-}
 
 // Prefetch asks for little at a time: of more the system may ignore the rest.
 func (m *osMapping) Prefetch(off, n int64) {
@@ -327,20 +304,6 @@ func (m *osMapping) PopulateRead(off, n int64) error {
 		return &fs.PathError{Op: "populate", Path: m.file.name, Err: err}
 	}
 	return nil
-}
-
-// touch makes pages writable by writing to each what it holds, unless somebody
-// else writes there at this moment.
-func (m *osMapping) touch(pages []byte) error {
-	step := os.Getpagesize()
-	return Guard(m.file.name, m.mem, func() error {
-		for i := 0; i < len(pages); i += step {
-			word := (*uint32)(unsafe.Pointer(&pages[i]))
-			old := atomic.LoadUint32(word)
-			atomic.CompareAndSwapUint32(word, old, old)
-		}
-		return nil
-	})
 }
 
 func (m *osMapping) Sync(off, n int64) error {

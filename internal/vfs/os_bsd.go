@@ -12,7 +12,6 @@ import (
 func allocate(int, int64, int64) error { return errors.ErrUnsupported }
 func punch(int, int64, int64) error    { return errors.ErrUnsupported }
 func startWrite(int, int64, int64)     {}
-func populateWrite([]byte) error       { return errors.ErrUnsupported }
 func prefetch([]byte)                  {}
 func populateRead([]byte) error        { return errors.ErrUnsupported }
 func overwriteInPlace(*os.File)        {}
@@ -20,6 +19,10 @@ func overwriteInPlace(*os.File)        {}
 func openDirect(*os.File) (*os.File, error) { return nil, errors.ErrUnsupported }
 
 const mappingsStandAlone = false
+
+// syncMapped: msync need not know of what was written to the file, only of what was stored to
+// memory.
+func syncMapped(_ []byte, f *os.File) error { return syncFile(f) }
 
 func blockSize(stat *unix.Statfs_t) int64 { return int64(stat.Bsize) }
 

@@ -148,7 +148,7 @@ func (o osFiles) Create(name string) (File, error) {
 		return nil, err
 	}
 	overwriteInPlace(f)
-	return &osFile{File: f, name: name, plain: o.plain, writable: true}, nil
+	return &osFile{File: f, name: name, plain: o.plain}, nil
 }
 
 func (o osFiles) Open(name string, readOnly bool) (File, error) {
@@ -160,7 +160,7 @@ func (o osFiles) Open(name string, readOnly bool) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &osFile{File: f, name: name, plain: o.plain, writable: !readOnly}, nil
+	return &osFile{File: f, name: name, plain: o.plain}, nil
 }
 
 func (o osFiles) Rename(oldName, newName string) error {

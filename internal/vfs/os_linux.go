@@ -52,19 +52,6 @@ func dataRun(fd int, off, size int64) (start, end int64, err error) {
 	return start, end, nil
 }
 
-// populateWrite answers EFAULT where a store would raise SIGBUS: the disk is
-// full. Kernels before 5.14 do not know it.
-func populateWrite(pages []byte) error {
-	err := unix.Madvise(pages, unix.MADV_POPULATE_WRITE)
-	switch {
-	case errors.Is(err, unix.EINVAL):
-		return errors.ErrUnsupported
-	case errors.Is(err, unix.EFAULT):
-		return ErrFault
-	}
-	return err
-}
-
 func prefetch(pages []byte) { _ = unix.Madvise(pages, unix.MADV_WILLNEED) }
 
 // populateRead answers EFAULT where a load would raise SIGBUS. Kernels before 5.14
@@ -83,17 +70,8 @@ func populateRead(pages []byte) error {
 // mappingsStandAlone: a mapping is synced without the file's descriptor.
 const mappingsStandAlone = true
 
-// manyPages is from how many bytes on it pays to take the pages out of the page table
-// before they are synced: the kernel does that for all of them at once, where the sync
-// would stop the other processors for each that was stored to. They stay in the cache.
-const manyPages = 64 << 10
-
-func syncMapped(pages []byte, _ *os.File) error {
-	if len(pages) >= manyPages {
-		_ = unix.Madvise(pages, unix.MADV_DONTNEED) // of shared pages nothing is lost
-	}
-	return unix.Msync(pages, unix.MS_SYNC)
-}
+// syncMapped syncs what the page cache holds there, however it came to it.
+func syncMapped(pages []byte, _ *os.File) error { return unix.Msync(pages, unix.MS_SYNC) }
 
 func syncFile(f *os.File) error { return f.Sync() }
 

@@ -182,10 +182,10 @@ func TestData(t *testing.T) {
 	const size = 1 << 20
 	f, _ := newFile(t, size)
 	must(t, f.Reserve(size/2, size/4)) // blocks that hold nothing
-	m := mapped(t, f, size)
 	places := []int64{5, 300_000, size/2 + 100_000, size - 1}
 	for _, at := range places {
-		must(t, m.Store(at, []byte{1}))
+		_, err := f.WriteAt([]byte{1}, at)
+		must(t, err)
 	}
 	for range 2 {
 		for _, from := range []int64{0, 8, 300_000, 300_001, size - 1, size, size + 8} {
@@ -230,9 +230,10 @@ func TestMapping(t *testing.T) {
 	const size = 4 * page.Size
 	f, name := newFile(t, size)
 	m := mapped(t, f, size)
-	must(t, m.Populate(0, size))
-	must(t, m.Populate(page.Size+1, 1))
-	must(t, m.Store(page.Size-2, []byte("abcd")))
+	must(t, m.PopulateRead(0, size))
+	must(t, m.PopulateRead(page.Size+1, 1))
+	_, err := f.WriteAt([]byte("abcd"), page.Size-2)
+	must(t, err)
 	must(t, m.Sync(page.Size-2, 4))
 	must(t, m.Sync(0, 0))
 	must(t, m.Sync(size-1, 1))
@@ -261,7 +262,21 @@ func TestReadOnly(t *testing.T) {
 		t.Error("written through a file opened for reading")
 	}
 	m := mapped(t, f, page.Size)
-	wantErr(t, m.Store(0, []byte{1}), vfs.ErrFault)
+	must(t, m.PopulateRead(0, page.Size))
+}
+
+// TestMappingsAreNotWrittenTo: a store to mapped memory could wait for the disk in a page fault,
+// and stop the process with it. The kernel refuses it, whatever the file was opened for.
+func TestMappingsAreNotWrittenTo(t *testing.T) {
+	f, name := newFile(t, page.Size)
+	mem := mapped(t, f, page.Size).Bytes()
+	err := vfs.Guard(name, mem, func() error { mem[0] = 1; return nil })
+	wantErr(t, err, vfs.ErrFault)
+	_, err = f.WriteAt([]byte{2}, 0)
+	must(t, err)
+	if mem[0] != 2 {
+		t.Errorf("%d is mapped, 2 was written", mem[0])
+	}
 }
 
 func TestClosedFile(t *testing.T) {
@@ -288,7 +303,7 @@ func TestRenamed(t *testing.T) {
 	must(t, err)
 	defer m.Close()
 	f.Renamed("new name")
-	fault := m.Store(page.Size, []byte{1}) // behind the end of the file
+	fault := m.PopulateRead(page.Size, 1) // behind the end of the file
 	wantErr(t, fault, vfs.ErrFault)
 	must(t, f.Close())
 	for _, err := range []error{fault, f.Sync(), f.Reserve(0, 1)} {
@@ -324,9 +339,9 @@ func TestReserveKeepsWhatIsThere(t *testing.T) {
 			must(t, err)
 			defer f.Close()
 			must(t, f.Truncate(size))
-			m := mapped(t, f, size)
 			for at := int64(7); at < size; at += 5*page.Size - 5 {
-				must(t, m.Store(at, []byte("promised")))
+				_, err = f.WriteAt([]byte("promised"), at)
+				must(t, err)
 			}
 			_, err = f.WriteAt([]byte{1, 2, 3}, size-3)
 			must(t, err)
@@ -340,14 +355,14 @@ func TestReserveKeepsWhatIsThere(t *testing.T) {
 					t.Fatalf("Reserve(%d, %d) changed the file", r[0], r[1])
 				}
 			}
-			storeBesideReserve(t, f, m, size)
+			storeBesideReserve(t, f, size)
 		})
 	}
 }
 
 // storeBesideReserve stores to each half of a page while blocks are made for the file, again
 // and again.
-func storeBesideReserve(t *testing.T, f vfs.File, m vfs.Mapping, size int64) {
+func storeBesideReserve(t *testing.T, f vfs.File, size int64) {
 	t.Helper()
 	stop, stopped := make(chan struct{}), make(chan error)
 	go func() {
@@ -369,12 +384,8 @@ func storeBesideReserve(t *testing.T, f vfs.File, m vfs.Mapping, size int64) {
 			if round%2 == 1 {
 				page.Order.PutUint64(p[:], round)
 			}
-			if at%page.Size == 0 {
-				must(t, m.Store(at, p[:]))
-			} else {
-				_, err := f.WriteAt(p[:], at)
-				must(t, err)
-			}
+			_, err := f.WriteAt(p[:], at)
+			must(t, err)
 		}
 		_, err := f.ReadAt(got, 0)
 		must(t, err)

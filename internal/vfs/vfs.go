@@ -1,9 +1,13 @@
 // Package vfs is the one door between the engine and the file system.
 //
-// Everything the engine does to a disk goes through FS, File and Mapping: reads
-// of mapped memory through Bytes and Guard, writes through Store. So a test can
-// put a disk behind the door that loses power, runs full, or fails at its n-th
-// operation, and see every store on its way. OS returns the real one.
+// Everything the engine does to a disk goes through FS, File and Mapping, so a test can
+// put a disk behind the door that loses power, runs full, waits, or fails at its n-th
+// operation. OS returns the real one.
+//
+// Mapped memory is read, through Bytes and Guard, and never written to: a store to a page that
+// the file system has to reserve, copy, or thaw first waits in a page fault, and the next garbage
+// collection waits for it, with all goroutines. A goroutine that waits in a system call, as
+// WriteAt does, holds nothing up.
 package vfs
 
 import (
@@ -23,7 +27,7 @@ var (
 	// ErrNoLocks: the file system cannot lock files, so one owner cannot be ensured.
 	ErrNoLocks = errors.New("the file system does not support file locks")
 	// ErrFault: the kernel could not back a page of mapped memory. The disk is
-	// full or failing, or the file was cut short under the mapping.
+	// failing, or the file was cut short under the mapping.
 	ErrFault = errors.New("page fault in mapped memory")
 )
 
@@ -71,6 +75,12 @@ const (
 func SyncFailed(err error) bool {
 	var path *fs.PathError
 	return errors.As(err, &path) && (path.Op == OpSync || path.Op == OpMsync || path.Op == OpSyncDir)
+}
+
+// OpenFailed reports whether err is that of opening a file: nothing has changed by that.
+func OpenFailed(err error) bool {
+	var path *fs.PathError
+	return errors.As(err, &path) && path.Op == "open"
 }
 
 // FS is a file system. All its methods may be called concurrently.
@@ -188,7 +198,7 @@ type File interface {
 	StartWrite(off, n int64)
 	// Sync makes content and length durable, down to the drive.
 	Sync() error
-	// Map maps the first size bytes, shared. Read-only if the file is.
+	// Map maps the first size bytes, shared, to be read. It shows what is written to the file.
 	Map(size int64) (Mapping, error)
 	// Renamed tells the file its new name, for errors to show, those of its
 	// mappings too. Nothing else may be under way.
@@ -202,16 +212,9 @@ type File interface {
 
 // Mapping is a file's content as memory.
 type Mapping interface {
-	// Bytes returns the memory, to be read only, and only inside Guard. The
+	// Bytes returns the memory, to be read inside Guard only. A store to it is a fault. The
 	// slice must not be used after Close.
 	Bytes() []byte
-	// Store copies p to offset off. A fault is ErrFault, and part of p may have
-	// been stored.
-	Store(off int64, p []byte) error
-	// Populate makes the pages of [off, off+n) present and writable, so that
-	// stores to them find room: an error where a store would fault. It changes no
-	// byte, and may run beside Store.
-	Populate(off, n int64) error
 	// Prefetch has the system begin to read the pages of [off, off+n), those and no others,
 	// unless it has them.
 	Prefetch(off, n int64)
@@ -219,8 +222,8 @@ type Mapping interface {
 	// where a load would fault. It waits for the disk in the kernel, where a load
 	// would keep other goroutines from running.
 	PopulateRead(off, n int64) error
-	// Sync makes the pages that hold [off, off+n) durable, down to the drive.
-	// It may run beside Store and Bytes.
+	// Sync makes durable, down to the drive, what was written to the file's pages that hold
+	// [off, off+n). It may run beside writes and reads.
 	Sync(off, n int64) error
 	// Close unmaps.
 	Close() error

@@ -183,22 +183,6 @@ type mapping struct {
 
 func (m *mapping) Bytes() []byte { return m.mem }
 
-func (m *mapping) Store(off int64, p []byte) error {
-	unlock, err := m.file.step(OpStore)
-	defer unlock()
-	if err == nil {
-		m.file.node.store(off, p)
-	}
-	return err
-}
-
-// Populate changes nothing: all pages are present.
-func (m *mapping) Populate(int64, int64) error {
-	unlock, err := m.file.step(OpPopulate)
-	defer unlock()
-	return err
-}
-
 func (m *mapping) Prefetch(int64, int64) {}
 
 func (m *mapping) PopulateRead(int64, int64) error { return nil }

@@ -60,8 +60,6 @@ const (
 	OpReserve  Op = "reserve"
 	OpPunch    Op = "punch"
 	OpSync     Op = vfs.OpSync
-	OpStore    Op = "store"
-	OpPopulate Op = "populate"
 	OpMsync    Op = vfs.OpMsync
 )
 

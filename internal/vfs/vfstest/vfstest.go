@@ -36,9 +36,8 @@ const (
 	OpMap      Op = "map"
 	OpRead     Op = "read" // of a File; reads of mapped memory are not seen
 	OpWrite    Op = "write"
-	OpDirect   Op = "direct" // WriteDirect
-	OpStore    Op = "store"
-	OpPopulate Op = "populate"
+	OpDirect   Op = "direct"   // WriteDirect
+	OpPopulate Op = "populate" // PopulateRead
 	OpMsync    Op = vfs.OpMsync
 	OpClose    Op = "close" // of a Dir, a File or a Mapping
 )
@@ -336,20 +335,6 @@ func (f *file) Close() error {
 type mapping struct {
 	vfs.Mapping
 	file *file
-}
-
-func (m *mapping) Store(off int64, p []byte) error {
-	if err := m.file.fsys.call(OpStore, m.file.name); err != nil {
-		return err
-	}
-	return m.Mapping.Store(off, p)
-}
-
-func (m *mapping) Populate(off, n int64) error {
-	if err := m.file.fsys.call(OpPopulate, m.file.name); err != nil {
-		return err
-	}
-	return m.Mapping.Populate(off, n)
 }
 
 func (m *mapping) PopulateRead(off, n int64) error {
