@@ -59,7 +59,7 @@ var (
 	// It comes with a *CorruptError that says where.
 	ErrTampered = encryption.ErrTampered
 	// ErrFault: the kernel could not back a page of a mapped file: the disk is
-	// failing or full, or somebody cut the file short.
+	// failing, or somebody cut the file short.
 	ErrFault = vfs.ErrFault
 )
 

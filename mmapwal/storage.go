@@ -7,7 +7,9 @@
 // Save checks its arguments against the log (check.go), makes room on the disk
 // (plan.go), and only then stores (save.go): the snapshot, the entries, the hard
 // state. Entries go to the data region of the last entry file (package
-// entryfile); one msync of that range makes them durable. The hard state and the
+// entryfile); one msync of that range makes them durable. Files are read through
+// their mappings and written with system calls, so that nothing but the writer waits
+// where the disk does. The hard state and the
 // snapshot go to wal.meta (package metafile). What a snapshot made superfluous
 // is removed in the background (package cleanup). What can be done before it is
 // needed, or later than that, is done in the background, too (ahead.go).
