@@ -29,12 +29,15 @@ func (r *restore) add(k int, b io.Reader) error {
 	if err := r.judge(k, &m); err != nil {
 		return err
 	}
-	old := r.manifest
+	old := filesOf(&r.manifest)
+	if err := r.plausible(&m, old); err != nil {
+		return err
+	}
 	r.manifest, r.sum, r.chain = m, m.Hash(), append(r.chain, m)
 	if k == 0 {
 		return r.fsys.SyncDir(r.log)
 	}
-	return r.merge(&old)
+	return r.merge(old)
 }
 
 // judge says whether m can be number k of the chain.
@@ -58,6 +61,9 @@ func (r *restore) take(dir string, p archive.Part) error {
 		return err
 	}
 	part := archive.Range{Offset: p.Offset, Bytes: p.Bytes}
+	if !fits(p.Name, part, r.parts[p.Name]) {
+		return fmt.Errorf("%w: no %s has %d bytes at offset %d", ErrDamaged, p.Name, p.Bytes, p.Offset)
+	}
 	r.parts[p.Name] = append(r.parts[p.Name], part)
 	return r.copy(r.out, part, p.Reader)
 }
@@ -110,9 +116,12 @@ func (r *restore) copy(f vfs.File, to archive.Range, from io.Reader) error {
 }
 
 // merge makes r.log what the increment in r.incoming says.
-func (r *restore) merge(old *archive.Manifest) error {
+func (r *restore) merge(old map[string]*archive.File) error {
 	for _, f := range r.manifest.Files {
-		if err := r.mergeFile(old.Find(f.Name), &f); err != nil {
+		if err := r.ctx.Err(); err != nil {
+			return err
+		}
+		if err := r.mergeFile(old[f.Name], &f); err != nil {
 			return err
 		}
 	}
@@ -120,8 +129,9 @@ func (r *restore) merge(old *archive.Manifest) error {
 	if err != nil {
 		return err
 	}
+	present := filesOf(&r.manifest)
 	for _, info := range infos {
-		if r.manifest.Find(info.Name) == nil {
+		if present[info.Name] == nil {
 			if err := r.fsys.Remove(filepath.Join(r.log, info.Name)); err != nil {
 				return err
 			}
@@ -179,6 +189,9 @@ func (zeros) Read(p []byte) (int, error) {
 // manifest says.
 func (r *restore) checkFiles() error {
 	for k := range r.manifest.Files {
+		if err := r.ctx.Err(); err != nil {
+			return err
+		}
 		if err := r.checkFile(&r.manifest.Files[k]); err != nil {
 			return err
 		}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/seed-2fef92ad/raftwal/backup"
@@ -77,7 +79,7 @@ func TestForgedBackups(t *testing.T) {
 				readers = append(readers, bytes.NewReader(b))
 			}
 			_, err := backup.Restore(t.Context(), t.TempDir(), unsyncedRestore(keyed(m)), readers...)
-			if !errors.Is(err, mmapwal.ErrTampered) && !errors.Is(err, backup.ErrChain) && !errors.Is(err, mmapwal.ErrNotEncrypted) {
+			if !errors.Is(err, mmapwal.ErrTampered) && !errors.Is(err, backup.ErrDamaged) && !errors.Is(err, backup.ErrChain) && !errors.Is(err, mmapwal.ErrNotEncrypted) {
 				t.Errorf("error %v", err)
 			}
 		})
@@ -122,6 +124,58 @@ func TestForgedParent(t *testing.T) {
 	_, err := backup.Restore(t.Context(), t.TempDir(), unsyncedRestore(keyed(m2)), bytes.NewReader(early), bytes.NewReader(lie))
 	if !errors.Is(err, mmapwal.ErrTampered) {
 		t.Errorf("an increment that relies on a plain one: %v", err)
+	}
+}
+
+// TestImplausibleBackups: what a restore does is bounded by what the backup holds, not by what
+// it claims.
+func TestImplausibleBackups(t *testing.T) {
+	d := open(t, t.TempDir())
+	save(t, d, 1, 20, 1, 100)
+	must(t, d.CreateSnapshot(5, nil, bytes.Repeat([]byte("snapshot"), 1000)))
+	b, m := full(t, d)
+	find := func(m *mmapwal.Manifest, suffix string) *archive.File {
+		for k := range m.Files {
+			if strings.HasSuffix(m.Files[k].Name, suffix) {
+				return &m.Files[k]
+			}
+		}
+		t.Fatal("no file ", suffix)
+		return nil
+	}
+	for name, edit := range map[string]func(m *mmapwal.Manifest){
+		"a huge entry file":    func(m *mmapwal.Manifest) { find(m, ".wal").Size = 1 << 60 },
+		"a huge snapshot":      func(m *mmapwal.Manifest) { find(m, ".snap").Size = 1 << 40 },
+		"a huge wal.meta":      func(m *mmapwal.Manifest) { find(m, ".meta").Size++ },
+		"bytes that are holes": func(m *mmapwal.Manifest) { f := find(m, ".wal"); f.Size, f.Data[0].Bytes = 1<<33, 1<<32 },
+		"the same bytes often": func(m *mmapwal.Manifest) { f := find(m, ".wal"); f.Data = append(f.Data, f.Data[0]) },
+		"a file twice":         func(m *mmapwal.Manifest) { m.Files = append(m.Files, m.Files[0]) },
+		"a file left out":      func(m *mmapwal.Manifest) { m.Files = m.Files[1:] },
+		"a part left out":      func(m *mmapwal.Manifest) { find(m, ".wal").Data = nil },
+	} {
+		refused(t, name, nil, backup.ErrDamaged, forged(t, b, func(o *mmapwal.Manifest) {
+			for k := range o.Files {
+				o.Files[k].Data = slices.Clone(o.Files[k].Data)
+			}
+			edit(o)
+		}))
+	}
+	parts := map[string][]archive.Range{
+		"00001.wal":                              {{Offset: 1 << 60, Bytes: 1}},
+		"wal.meta":                               {{Offset: 4 << 12, Bytes: 1}},
+		"0000000000000001-0000000000000005.snap": {{Offset: 0, Bytes: 5}, {Offset: 6, Bytes: 1}},
+	}
+	for name, ranges := range parts {
+		var out bytes.Buffer
+		w := archive.NewWriter(&out, m.Created)
+		for _, r := range ranges {
+			must(t, w.Begin(name, r.Offset, r.Bytes))
+			_, err := w.Write(make([]byte, r.Bytes))
+			must(t, err)
+			w.End()
+		}
+		must(t, w.Finish(&mmapwal.Manifest{Version: 1}))
+		refused(t, name, nil, backup.ErrDamaged, out.Bytes())
 	}
 }
 

@@ -189,7 +189,7 @@ func readManifest(ctx context.Context, name string, progress func(done, total in
 	defer f.Close()
 	head := make([]byte, 1)
 	if _, err := f.ReadAt(head, 0); err == nil && bytes.Equal(head, []byte("{")) {
-		p, err := io.ReadAll(f)
+		p, err := io.ReadAll(io.LimitReader(f, archive.MaxManifest))
 		if err != nil {
 			return m, err
 		}

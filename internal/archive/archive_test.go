@@ -1,11 +1,14 @@
 package archive_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
+	"strconv"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -125,6 +128,57 @@ func TestForeignMembers(t *testing.T) {
 		if !errors.Is(err, archive.ErrDamaged) || called {
 			t.Errorf("%q: %v, handed out: %v", name, err, called)
 		}
+	}
+}
+
+// TestSparseMembers: a few bytes of a backup do not stand for many of a log.
+func TestSparseMembers(t *testing.T) {
+	const size = 1 << 50
+	records := map[string]string{"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "00001.wal@0", "GNU.sparse.realsize": strconv.FormatInt(size, 10)}
+	content := []byte(fmt.Sprintf("1\n%d\n0\n", int64(size))) // where it is not zero: nowhere
+	for _, name := range []string{"00001.wal@0", "manifest-0.json"} {
+		records["GNU.sparse.name"] = name
+		var b bytes.Buffer
+		b.Write(pax(records))
+		w := tar.NewWriter(&b)
+		must(t, w.WriteHeader(&tar.Header{Format: tar.FormatUSTAR, Typeflag: tar.TypeReg, Name: "GNUSparseFile.0/x", Size: 512}))
+		_, err := w.Write(append(content, make([]byte, 512-len(content))...))
+		must(t, err)
+		must(t, w.Close())
+		called := false
+		if _, err := archive.Read(&b, func(archive.Part) error { called = true; return nil }); !errors.Is(err, archive.ErrDamaged) || called {
+			t.Errorf("%s: %v, handed out: %v", name, err, called)
+		}
+	}
+}
+
+// pax returns a header of PAX records, some of which a tar.Writer does not write.
+func pax(records map[string]string) []byte {
+	var content []byte
+	for key, value := range records {
+		n := len(key) + len(value) + 3
+		for n != len(key)+len(value)+3+len(strconv.Itoa(n)) {
+			n = len(key) + len(value) + 3 + len(strconv.Itoa(n))
+		}
+		content = fmt.Appendf(content, "%d %s=%s\n", n, key, value)
+	}
+	h := make([]byte, 512, 1024)
+	copy(h, "PaxHeaders/x")
+	copy(h[100:], "0000600\x000000000\x000000000\x00")
+	copy(h[124:], fmt.Sprintf("%011o\x0000000000000\x00        x", len(content)))
+	copy(h[257:], "ustar\x0000")
+	sum := 0
+	for _, b := range h {
+		sum += int(b)
+	}
+	copy(h[148:], fmt.Sprintf("%06o\x00 ", sum))
+	return append(append(h, content...), make([]byte, 512-len(content)%512)...)
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -14,9 +14,9 @@ import (
 	"strings"
 )
 
-// maxManifest is the size of the largest manifest that is read, in bytes: that of
+// MaxManifest is the size of the largest manifest that is read, in bytes: that of
 // some 400,000 files.
-const maxManifest = 256 << 20
+const MaxManifest = 256 << 20
 
 // Part is a part of a file as it comes out of a backup. Nothing vouches for it
 // before Read has returned.
@@ -76,7 +76,7 @@ var partName = regexp.MustCompile(`^` + fileNames + `@([0-9]{1,18})$`)
 
 func (in *reader) readPart(t *tar.Reader, h *tar.Header) error {
 	match := partName.FindStringSubmatch(h.Name)
-	if match == nil || h.Typeflag != tar.TypeReg {
+	if match == nil || !isOurs(h) {
 		return fmt.Errorf("%w: %q is no part of a log", ErrDamaged, h.Name)
 	}
 	offset, err := strconv.ParseInt(match[2], 10, 64)
@@ -94,6 +94,12 @@ func (in *reader) readPart(t *tar.Reader, h *tar.Header) error {
 	_, err = io.Copy(io.Discard, r)
 	in.lag.endPart()
 	return err
+}
+
+// isOurs reports whether a Writer writes such a member. Others can say that they are large,
+// sparse ones that is, in a few bytes.
+func isOurs(h *tar.Header) bool {
+	return h.Typeflag == tar.TypeReg && h.Format == tar.FormatGNU && len(h.PAXRecords) == 0
 }
 
 // partReader is a reader of a part. What is wrong with the backup is ErrDamaged.
@@ -114,8 +120,8 @@ func (p *partReader) Read(b []byte) (int, error) {
 // readManifest reads the last member, whose header was just read, and the end.
 func (in *reader) readManifest(t *tar.Reader, h *tar.Header) (m Manifest, err error) {
 	stream, block := in.lag.state()
-	if h.Size > maxManifest {
-		return m, fmt.Errorf("%w: a manifest of %d bytes", ErrDamaged, h.Size)
+	if h.Size > MaxManifest || !isOurs(h) {
+		return m, fmt.Errorf("%w: a manifest of %d bytes that no backup has", ErrDamaged, h.Size)
 	}
 	b, err := io.ReadAll(t)
 	if err != nil {
