@@ -68,6 +68,7 @@ type File struct {
 	slots     slotState
 	restored  bool // the header page that counts is known to be on the disk
 	published bool // a prepared file has its name
+	trims     bool // Trim was called
 
 	syncing sync.Mutex   // held while records are being synced
 	durable atomic.Int64 // the records before it were synced, and all earlier files; 0: those may not be

@@ -534,7 +534,7 @@ func (f *File) Restore(s Scan, from int64) error {
 // says that there is none; nothing has changed then. It is not for an encrypted file: what a
 // torn write left in that place may be encrypted with the same nonce.
 func (f *File) TerminateHere(s *Scan) error {
-	if err := f.file.Reserve(0, DataStart); err != nil || s.Ended {
+	if err := f.reserveSlots(); err != nil || s.Ended {
 		return err
 	}
 	at, to := s.End&^(page.Size-1), roundUp(s.End+RecordBytes(0), page.Size)

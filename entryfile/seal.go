@@ -11,6 +11,16 @@ import (
 // that says so. It drops the index, since from now on the slots are it; copies
 // stay valid.
 func (f *File) Seal() error {
+	if err := f.sealDurably(); err != nil {
+		return err
+	}
+	if f.trims {
+		_ = f.Trim() // only space depends on it
+	}
+	return nil
+}
+
+func (f *File) sealDurably() error {
 	if err := f.Sync(); err != nil {
 		return err
 	}

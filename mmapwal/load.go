@@ -367,6 +367,18 @@ func (d *DiskStorage) endFile(files []loaded) error {
 	if err := l.file.Restore(*l.scan, from); err != nil {
 		return err
 	}
+	if err := d.endDurably(files); err != nil || d.opts.Recovery == KeepValidPrefix {
+		return err // what was put up with stays where it is
+	}
+	if err := l.file.Trim(); err != nil {
+		d.log.Debug("raftwal: blocks behind the end of a file not given back", "file", l.file.Path(), "err", err)
+	}
+	return nil
+}
+
+// endDurably is endFile once the records are stored again.
+func (d *DiskStorage) endDurably(files []loaded) error {
+	l := files[len(files)-1]
 	if d.opts.Recovery == KeepValidPrefix || d.opts.wrapper != nil {
 		return sealInOrder(files)
 	}
