@@ -130,7 +130,7 @@ var mutations = []mutation{
 		"\treturn f.mem.Sync(at, page.Size)",
 		"\tif f.mem.Sync(at, page.Size) == nil {\n\t\treturn nil\n\t}\n\treturn f.mem.Sync(at, page.Size)"}}},
 	{"writes go on after a failed sync", []edit{
-		{"mmapwal/storage.go", "\tif err == nil {\n\t\treturn nil\n\t}\n\tsticky :=", "\tif true {\n\t\treturn err\n\t}\n\tsticky :="},
+		{"mmapwal/storage.go", "\tif err == nil {\n\t\treturn nil\n\t}\n\tvar sticky error", "\tif true {\n\t\treturn err\n\t}\n\tvar sticky error"},
 		{"entryfile/file.go", "\t\tf.broken.Store(&err)\n", ""},
 		{"mmapwal/syncer.go", "\t\t_ = d.await(ticket) // an error is sticky, and told by deliver\n", // else it is tried for ever
 			"\t\tif d.await(ticket) != nil {\n\t\t\td.syncer.finishAll()\n\t\t}\n"},
