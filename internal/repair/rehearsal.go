@@ -18,7 +18,8 @@ import (
 
 // rehearsal is a file system on which a repair is tried: it shows the files of one
 // directory as they are on the disk, and keeps in memory what is done to them. It
-// notes which of them would be changed.
+// notes which of them would be changed. A file that nothing is done to is read from the disk,
+// and takes neither memory nor a mapping while nobody has it open.
 type rehearsal struct {
 	base vfs.FS
 	dir  string
@@ -29,12 +30,13 @@ type rehearsal struct {
 	touched map[string]bool     // names of the disk that were stored to, renamed, replaced or removed
 }
 
-// content is what a file holds. Pages of a file of the disk are private copies once
-// they are stored to.
+// content is what a file holds.
 type content struct {
 	origin string // its name on the disk; empty: it was made here
-	mem    []byte
-	data   int64 // all behind it is zero
+	size   int64
+	own    bool   // what it holds is in mem, and was copied there from the disk if need be
+	mem    []byte // size bytes; pages of a file of the disk are private copies once they are stored to
+	data   int64  // all behind it is zero
 }
 
 // rehearse returns a rehearsal that begins with what dir holds.
@@ -45,52 +47,69 @@ func rehearse(base vfs.FS, dir string) (*rehearsal, error) {
 		return nil, err
 	}
 	for _, info := range infos {
-		if info.IsDir {
-			continue
-		}
-		if err := r.load(info.Name); err != nil {
-			return nil, errors.Join(err, r.close())
+		if !info.IsDir {
+			r.content[info.Name] = &content{origin: info.Name, size: info.Size}
 		}
 	}
 	return r, nil
 }
 
-// load maps a file of the disk, privately.
-func (r *rehearsal) load(name string) error {
-	path := filepath.Join(r.dir, name)
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	defer unix.Close(fd)
-	var stat unix.Stat_t
-	if err := unix.Fstat(fd, &stat); err != nil {
-		return &fs.PathError{Op: "stat", Path: path, Err: err}
-	}
-	if stat.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil // a pipe, say: nothing of the log
-	}
-	c := &content{origin: name}
-	r.content[name] = c
-	if stat.Size == 0 {
+// take copies a file of the disk, before it is stored to.
+func (r *rehearsal) take(c *content) (err error) {
+	if c.own {
 		return nil
 	}
-	c.mem, err = unix.Mmap(fd, 0, int(stat.Size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
+	path := filepath.Join(r.dir, c.origin)
+	f, err := r.base.Open(path, true)
 	if err != nil {
-		return &fs.PathError{Op: "mmap", Path: path, Err: err}
+		return err
 	}
-	r.maps = append(r.maps, c.mem)
-	c.data, err = dataEnd(r.base, path)
-	return err
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if c.data, err = dataEnd(f); err != nil {
+		return err
+	}
+	if c.size > 0 {
+		if c.mem, err = r.copyOf(f, path, c); err != nil {
+			return err
+		}
+		r.maps = append(r.maps, c.mem)
+	}
+	c.own = true
+	return nil
+}
+
+// copyOf returns memory that holds what a file does. The system copies only the pages that
+// are stored to.
+func (r *rehearsal) copyOf(f vfs.File, path string, c *content) ([]byte, error) {
+	if r.base == vfs.OS() {
+		return mapPrivate(path, c.size)
+	}
+	mem, err := unix.Mmap(-1, 0, int(c.size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.ReadAt(mem[:min(c.data, c.size)], 0); err != nil && !errors.Is(err, io.EOF) {
+		return nil, errors.Join(err, unix.Munmap(mem))
+	}
+	return mem, nil
+}
+
+// mapPrivate maps a file, for stores that it does not see.
+func mapPrivate(path string, size int64) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	mem, err := unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
+	if err != nil {
+		return nil, &fs.PathError{Op: "mmap", Path: path, Err: err}
+	}
+	return mem, nil
 }
 
 // dataEnd returns where the last run of bytes of a file ends that may not be zero.
-func dataEnd(fsys vfs.FS, path string) (end int64, err error) {
-	f, err := fsys.Open(path, true)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
+func dataEnd(f vfs.File) (end int64, err error) {
 	for {
 		start, next, err := f.Data(end)
 		if err != nil || start >= next {
@@ -140,11 +159,14 @@ func (r *rehearsal) find(op, path string) (*content, error) {
 
 // resize gives c another size. Mappings go on showing what they showed.
 func (r *rehearsal) resize(c *content, size int64) error {
-	if size == int64(len(c.mem)) {
+	if size == c.size {
 		return nil
 	}
+	if err := r.take(c); err != nil {
+		return err
+	}
 	old := c.mem
-	c.mem, c.data = nil, min(c.data, size)
+	c.mem, c.size, c.data = nil, size, min(c.data, size)
 	if size == 0 {
 		return nil
 	}
@@ -176,7 +198,7 @@ func (r *rehearsal) List(dir string) ([]vfs.Info, error) {
 	defer r.mu.Unlock()
 	infos = slices.DeleteFunc(infos, func(i vfs.Info) bool { return !i.IsDir })
 	for name, c := range r.content {
-		infos = append(infos, vfs.Info{Name: name, Size: int64(len(c.mem))})
+		infos = append(infos, vfs.Info{Name: name, Size: c.size})
 	}
 	slices.SortFunc(infos, func(a, b vfs.Info) int {
 		if a.Name < b.Name {
@@ -194,9 +216,9 @@ func (r *rehearsal) Create(name string) (vfs.File, error) {
 	if _, err := r.find("create", name); err == nil {
 		return nil, &fs.PathError{Op: "create", Path: name, Err: fs.ErrExist}
 	}
-	c := &content{}
+	c := &content{own: true}
 	r.content[filepath.Base(name)] = c
-	return &rehearsedFile{r, c, name}, nil
+	return &rehearsedFile{r: r, c: c, name: name}, nil
 }
 
 // Open is vfs.FS's.
@@ -207,7 +229,11 @@ func (r *rehearsal) Open(name string, _ bool) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &rehearsedFile{r, c, name}, nil
+	f := &rehearsedFile{r: r, c: c, name: name}
+	if !c.own {
+		f.disk, err = r.base.Open(filepath.Join(r.dir, c.origin), true)
+	}
+	return f, err
 }
 
 // Rename is vfs.FS's.
@@ -243,31 +269,48 @@ type rehearsedFile struct {
 	r    *rehearsal
 	c    *content
 	name string
+	disk vfs.File // to read from until something is stored; nil: it was by the time of Open
 }
 
 // Renamed is vfs.File's.
 func (f *rehearsedFile) Renamed(name string) { f.name = name }
 
-// Lock, Reserve, Sync, Detach and Close are vfs.File's; nothing is shared, and memory keeps
-// nothing durable.
+// Lock, Reserve and Sync are vfs.File's; nothing is shared, and memory keeps nothing durable.
 func (f *rehearsedFile) Lock() error                { return nil }
 func (f *rehearsedFile) Reserve(off, n int64) error { return nil }
 func (f *rehearsedFile) Sync() error                { return nil }
-func (f *rehearsedFile) Detach() error              { return nil }
-func (f *rehearsedFile) Close() error               { return nil }
+
+// Detach is vfs.File's.
+func (f *rehearsedFile) Detach() error {
+	if f.disk == nil {
+		return nil
+	}
+	return f.disk.Detach()
+}
+
+// Close is vfs.File's.
+func (f *rehearsedFile) Close() error {
+	if f.disk == nil {
+		return nil
+	}
+	return f.disk.Close()
+}
 
 // Size is vfs.File's.
 func (f *rehearsedFile) Size() (int64, error) {
 	f.r.mu.Lock()
 	defer f.r.mu.Unlock()
-	return int64(len(f.c.mem)), nil
+	return f.c.size, nil
 }
 
 // ReadAt is vfs.File's.
 func (f *rehearsedFile) ReadAt(p []byte, off int64) (n int, err error) {
 	f.r.mu.Lock()
 	defer f.r.mu.Unlock()
-	if off >= int64(len(f.c.mem)) {
+	if !f.c.own {
+		return f.disk.ReadAt(p, off)
+	}
+	if off >= f.c.size {
 		return 0, io.EOF
 	}
 	err = vfs.Guard(f.name, f.c.mem, func() error { n = copy(p, f.c.mem[off:]); return nil })
@@ -281,8 +324,11 @@ func (f *rehearsedFile) ReadAt(p []byte, off int64) (n int, err error) {
 func (f *rehearsedFile) WriteAt(p []byte, off int64) (int, error) {
 	f.r.mu.Lock()
 	defer f.r.mu.Unlock()
-	if err := f.r.resize(f.c, max(int64(len(f.c.mem)), off+int64(len(p)))); err != nil {
+	if err := f.r.resize(f.c, max(f.c.size, off+int64(len(p)))); err != nil {
 		return 0, f.pathError("write", err)
+	}
+	if err := f.r.take(f.c); err != nil {
+		return 0, err
 	}
 	f.r.touch(f.c)
 	f.c.data = max(f.c.data, off+int64(len(p)))
@@ -329,6 +375,9 @@ func (f *rehearsedFile) Punch(int64, int64) error { return errors.ErrUnsupported
 func (f *rehearsedFile) Data(off int64) (start, end int64, err error) {
 	f.r.mu.Lock()
 	defer f.r.mu.Unlock()
+	if !f.c.own {
+		return f.disk.Data(off)
+	}
 	return off, max(off, f.c.data), nil
 }
 
@@ -336,20 +385,55 @@ func (f *rehearsedFile) Data(off int64) (start, end int64, err error) {
 func (f *rehearsedFile) Map(size int64) (vfs.Mapping, error) {
 	f.r.mu.Lock()
 	defer f.r.mu.Unlock()
-	if size <= 0 || size > int64(len(f.c.mem)) {
-		return nil, f.pathError("mmap", fmt.Errorf("%w: %d bytes of %d", syscall.EINVAL, size, len(f.c.mem)))
+	m := &rehearsedMapping{file: f, size: size}
+	switch {
+	case size <= 0 || size > f.c.size:
+		return nil, f.pathError("mmap", fmt.Errorf("%w: %d bytes of %d", syscall.EINVAL, size, f.c.size))
+	case f.c.own:
+		m.mem = f.c.mem[:size]
+		return m, nil
 	}
-	return rehearsedMapping(f.c.mem[:size]), nil
+	var err error
+	m.disk, err = f.disk.Map(size)
+	return m, err
 }
 
-// rehearsedMapping is the memory of a rehearsed file.
-type rehearsedMapping []byte
+// rehearsedMapping is the memory of a rehearsed file: that of the disk until something is
+// stored.
+type rehearsedMapping struct {
+	file *rehearsedFile
+	size int64
+	mem  []byte      // private; nil: what disk shows
+	disk vfs.Mapping // nil: something was stored by the time of Map
+}
 
 // Bytes is vfs.Mapping's.
-func (m rehearsedMapping) Bytes() []byte { return m }
+func (m *rehearsedMapping) Bytes() []byte {
+	m.file.r.mu.Lock()
+	defer m.file.r.mu.Unlock()
+	return m.bytes()
+}
 
-// Prefetch, PopulateRead, Sync and Close are vfs.Mapping's.
-func (m rehearsedMapping) Prefetch(off, n int64)           {}
-func (m rehearsedMapping) PopulateRead(off, n int64) error { return nil }
-func (m rehearsedMapping) Sync(off, n int64) error         { return nil }
-func (m rehearsedMapping) Close() error                    { return nil }
+func (m *rehearsedMapping) bytes() []byte {
+	switch c := m.file.c; {
+	case m.mem != nil:
+	case c.own && c.size >= m.size:
+		m.mem = c.mem[:m.size]
+	default:
+		return m.disk.Bytes()
+	}
+	return m.mem
+}
+
+// Prefetch, PopulateRead and Sync are vfs.Mapping's.
+func (m *rehearsedMapping) Prefetch(off, n int64)           {}
+func (m *rehearsedMapping) PopulateRead(off, n int64) error { return nil }
+func (m *rehearsedMapping) Sync(off, n int64) error         { return nil }
+
+// Close is vfs.Mapping's.
+func (m *rehearsedMapping) Close() error {
+	if m.disk == nil {
+		return nil
+	}
+	return m.disk.Close()
+}
