@@ -99,7 +99,7 @@ func (b *backupRun) run(ctx context.Context) (m mmapwal.Manifest, err error) {
 	}
 	f, err := os.CreateTemp(filepath.Dir(b.out), "."+filepath.Base(b.out)+".backup-")
 	if err != nil {
-		return m, err
+		return m, &failure{err: err, code: exitFailed} // it is not the log that could not be read
 	}
 	defer func() {
 		_ = f.Close() // what counts was synced

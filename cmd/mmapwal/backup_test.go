@@ -106,13 +106,13 @@ func TestBackupCommandsFail(t *testing.T) {
 		want string
 		args []string
 	}{
-		"no directory":        {exitFailed, "no such file", []string{"backup", in("missing"), in("new")}},
+		"no directory":        {exitNoLook, "no such file", []string{"backup", in("missing"), in("new")}},
 		"no arguments":        {exitUsage, "accepts 2 arg", []string{"backup"}},
 		"output is there":     {exitUsage, "file already exists", []string{"backup", dir, in("full")}},
 		"no place for output": {exitFailed, "no such file", []string{"backup", plain, in("missing/new")}},
-		"no key":              {exitFailed, "--key-file", []string{"backup", dir, in("new")}},
-		"wrong key":           {exitFailed, "cannot be unwrapped", []string{"backup", dir, in("new"), "--key-file", in("wrong")}},
-		"key for a plain log": {exitFailed, "leave out --key-file", []string{"backup", plain, in("new"), "--key-file", with}},
+		"no key":              {exitNoLook, "--key-file", []string{"backup", dir, in("new")}},
+		"wrong key":           {exitNoLook, "cannot be unwrapped", []string{"backup", dir, in("new"), "--key-file", in("wrong")}},
+		"key for a plain log": {exitNoLook, "leave out --key-file", []string{"backup", plain, in("new"), "--key-file", with}},
 		"no parent":           {exitUsage, "no such file", []string{"backup", dir, in("new"), "--key-file", with, "--since", in("missing")}},
 		"damaged parent":      {exitFailed, "damaged", []string{"backup", dir, in("new"), "--key-file", with, "--since", in("damaged")}},
 		"parent of another":   {exitFailed, "parent", []string{"backup", plain, in("new"), "--since", in("full")}},
@@ -122,7 +122,7 @@ func TestBackupCommandsFail(t *testing.T) {
 		"damaged":             {exitFailed, "damaged", []string{"restore", in("damaged"), in("new"), "--key-file", with}},
 		"cut short":           {exitFailed, "cut short", []string{"restore", in("cut"), in("new"), "--key-file", with}},
 		"increment alone":     {exitFailed, "increment", []string{"restore", in("next"), in("new"), "--key-file", with}},
-		"restore without key": {exitFailed, "--key-file", []string{"restore", in("full"), in("new")}},
+		"restore without key": {exitNoLook, "--key-file", []string{"restore", in("full"), in("new")}},
 		"bad ID":              {exitUsage, "invalid argument", []string{"restore", in("full"), in("new"), "--raft-id", "-1"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -74,5 +74,5 @@ func TestBenchBadUsage(t *testing.T) {
 	} {
 		expectParts(t, exitUsage, args, want)
 	}
-	expectParts(t, exitFailed, []string{"bench", filepath.Join(dir, "none"), "--duration", "20ms"}, "no such file")
+	expectParts(t, exitNoLook, []string{"bench", filepath.Join(dir, "none"), "--duration", "20ms"}, "no such file")
 }

@@ -41,7 +41,8 @@ func newDump() *cobra.Command {
 		Long: `dump prints the entries of the log in DIR, one per line: index, term, type and data.
 It changes nothing and takes no lock: it works beside a live owner, on a log that was
 not closed, and on a damaged one: then it prints the entries that can be read, says on
-standard error which cannot, and exits with 1.
+standard error which cannot, and whether there may have been others behind the last one,
+and exits with 1; 3 if it could not look. With --json the last line says so.
 
 The data of normal entries is shown as a short preview, text if it is text; --data
 shows all of it. Conf changes are shown decoded. --decode pipes the data of each
@@ -166,7 +167,7 @@ func (d *dumper) all(cmd *cobra.Command, dir string) error {
 // sayDamage says what of the damage is not about single entries.
 func (d *dumper) sayDamage(l *inspect.Log) error {
 	for _, p := range l.Problems {
-		if p.Severity != inspect.Damage || p.Kind == inspect.KindRecord {
+		if p.Severity != inspect.Damage || p.Kind == inspect.KindRecord && p.Last <= l.Last {
 			continue
 		}
 		d.damaged = true
@@ -174,7 +175,12 @@ func (d *dumper) sayDamage(l *inspect.Log) error {
 			return err
 		}
 	}
-	return nil
+	if !l.HidesEnd() {
+		return nil
+	}
+	d.damaged = true
+	_, err := fmt.Fprintf(d.errs, "the end of the log is damaged: there may have been entries behind %d\n", l.Last)
+	return err
 }
 
 // printAll prints the entries of l from d.next on. What cannot be read beside a

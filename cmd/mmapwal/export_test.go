@@ -121,7 +121,7 @@ func TestExportLive(t *testing.T) {
 		if test.key != "" {
 			args = append(args, "--key-file", keyFile(t, test.key))
 		}
-		if code, _, errs := execute(args...); code != exitFailed || !strings.Contains(errs, test.says) {
+		if code, _, errs := execute(args...); code != exitNoLook || !strings.Contains(errs, test.says) {
 			t.Errorf("exit code %d: %s", code, errs)
 		}
 	}
@@ -155,8 +155,8 @@ func TestExportRefuses(t *testing.T) {
 		"other --to":        {[]string{"--to", "etcd", src, dst}, exitUsage, "only dgraph"},
 		"DST is not empty":  {[]string{"--to", "dgraph", src, parent}, exitUsage, "is not empty"},
 		"DST in SRC":        {[]string{"--to", "dgraph", src, filepath.Join(src, "x")}, exitUsage, "which is only read"},
-		"no SRC":            {[]string{"--to", "dgraph", src + "x", dst}, exitFailed, "no such file"},
-		"a key for nothing": {[]string{"--to", "dgraph", src, dst, "--key-file", keyFile(t, strings.Repeat("k", 32))}, exitFailed, "leave out --key-file"},
+		"no SRC":            {[]string{"--to", "dgraph", src + "x", dst}, exitNoLook, "no such file"},
+		"a key for nothing": {[]string{"--to", "dgraph", src, dst, "--key-file", keyFile(t, strings.Repeat("k", 32))}, exitNoLook, "leave out --key-file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, out, errs := execute(append([]string{"export"}, test.args...)...)

@@ -249,10 +249,10 @@ func TestImportRefuses(t *testing.T) {
 		"DST in SRC":         {[]string{"--from", "dgraph", src, filepath.Join(src, "log")}, exitUsage, "which is only read"},
 		"DST is SRC":         {[]string{"--from", "dgraph", src, src}, exitUsage, "is not empty"},
 		"DST without parent": {[]string{"--from", "dgraph", src, filepath.Join(dst, "a", "b")}, exitUsage, "no such file"},
-		"no SRC":             {[]string{"--from", "dgraph", src + "x", dst}, exitFailed, "no such file"},
+		"no SRC":             {[]string{"--from", "dgraph", src + "x", dst}, exitNoLook, "no such file"},
 		"a key for nothing":  {[]string{"--from", "dgraph", src, dst, "--key-file", keyFile(t, strings.Repeat("k", 32))}, exitFailed, "leave out the key"},
 		"a log of ours":      {[]string{"--from", "dgraph", log, dst}, exitFailed, "needs no import"},
-		"nothing":            {[]string{"--from", "dgraph", t.TempDir(), dst}, exitFailed, "not a raftwal directory of Dgraph"},
+		"nothing":            {[]string{"--from", "dgraph", t.TempDir(), dst}, exitNoLook, "not a raftwal directory of Dgraph"},
 		"damage":             {[]string{"--from", "dgraph", damaged, dst}, exitFailed, "00001.wal, offset 1000"},
 	} {
 		t.Run(name, func(t *testing.T) {

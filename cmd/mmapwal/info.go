@@ -26,7 +26,7 @@ An entry file is open while it takes entries; then it is full, and soon sealed. 
 next one is made ahead, and empty. Spare files hold nothing that counts: they are
 kept to be used again. A torn one lies behind the end that a power cut left.
 
-It exits with 1 if it met damage. Without --key-file it shows of an encrypted log
+It exits with 0 if it met no damage, 1 if it did, 3 if it could not look. Without --key-file it shows of an encrypted log
 what stands there in clear; only the members in the snapshot are missing.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -43,7 +43,7 @@ what stands there in clear; only the members in the snapshot are missing.`,
 				err = printInfo(cmd.OutOrStdout(), l)
 			}
 			if err == nil && l.Damaged() {
-				err = fmt.Errorf("%s is damaged; `mmapwal verify` says all that is wrong", args[0])
+				return found(exitFailed, fmt.Errorf("%s is damaged; `mmapwal verify` says all that is wrong", args[0]))
 			}
 			return failed(err)
 		},

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -33,12 +35,15 @@ func (f *lookFlags) add(cmd *cobra.Command, jsonHelp string) {
 	}
 }
 
-// prepare reads the key. An error is one of the command line.
+// prepare reads the key. But for one that may not be read an error is one of the command line.
 func (f *lookFlags) prepare() error {
 	if f.keyFile == "" {
 		return nil
 	}
 	key, err := readKey(f.keyFile)
+	if errors.Is(err, fs.ErrPermission) {
+		return failed(err)
+	}
 	if err != nil {
 		return err
 	}
@@ -55,7 +60,11 @@ func (f *lookFlags) look(cmd *cobra.Command, dir string, check bool) (*inspect.L
 }
 
 func (f *lookFlags) lookAt(ctx context.Context, dir string, check bool, progress func(done, total int64)) (*inspect.Log, error) {
-	return inspect.Look(ctx, vfs.OS(), dir, inspect.Options{Wrapper: f.wrapper, Check: check, Progress: progress})
+	l, err := inspect.Look(ctx, vfs.OS(), dir, inspect.Options{Wrapper: f.wrapper, Check: check, Progress: progress})
+	if err != nil && ctx.Err() != nil {
+		return nil, &failure{err: err, code: exitNoLook}
+	}
+	return l, err
 }
 
 // printJSON prints v for programs.

@@ -1,8 +1,9 @@
 // Command mmapwal looks after Raft logs of package mmapwal, and shows them at
 // work.
 //
-// It exits with 0 if all is well, with 1 if something failed or damage was
-// found, and with 2 if it was called wrongly.
+// It exits with 0 if all is well, with 1 if there is damage, or something failed, with 2 if it
+// was called wrongly, with 3 if it could not look at the log, with 4 if a log was repaired and
+// entries are lost, and with 5 if nothing is lost but a copy of something.
 package main
 
 import (
@@ -16,12 +17,6 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-)
-
-const (
-	exitOK     = 0
-	exitFailed = 1
-	exitUsage  = 2
 )
 
 func main() {
@@ -47,12 +42,15 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
+	code := codeOf(err)
 	_, _ = fmt.Fprintf(stderr, "%s: %s\n", cmd.CommandPath(), printable(err.Error())) // there is nowhere else to say it
-	if failed := (*failure)(nil); errors.As(err, &failed) {
-		return exitFailed
+	if code == exitUsage {
+		_, _ = fmt.Fprintf(stderr, "Run '%s --help' for usage.\n", cmd.CommandPath())
 	}
-	_, _ = fmt.Fprintf(stderr, "Run '%s --help' for usage.\n", cmd.CommandPath())
-	return exitUsage
+	if f := (*failure)(nil); wantsJSON(cmd) && !(errors.As(err, &f) && f.told) {
+		_ = printJSONLine(stdout, failureReport{Error: err.Error(), Code: code})
+	}
+	return code
 }
 
 // newRoot returns the command with all its subcommands.
@@ -60,6 +58,7 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "mmapwal",
 		Short:         "Look after Raft logs of package mmapwal, and see them at work",
+		Long:          "Look after Raft logs of package mmapwal, and see them at work.\n\n" + exitHelp,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -67,24 +66,6 @@ func newRoot() *cobra.Command {
 	root.AddCommand(newDemo(), newDemoNode(), newInfo(), newDump(), newVerify(), newMap(), newRekey(), newRepair(), newBench(), newImport(), newExport(),
 		newBackup(), newRestore())
 	return root
-}
-
-// failure is the error of a command that was called rightly. All others are of
-// the command line.
-type failure struct{ err error }
-
-// Error implements error.
-func (f *failure) Error() string { return f.err.Error() }
-
-// Unwrap returns what failed.
-func (f *failure) Unwrap() error { return f.err }
-
-// failed marks err as the failure of a command that was called rightly.
-func failed(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &failure{err}
 }
 
 // version returns the version of the module that the command was built from.

@@ -35,7 +35,8 @@ records.
 Where a cell stands for bytes of several kinds it shows the most remarkable one:
 damage before torn writes, these before records that count, and so on. It is coloured
 on a terminal, unless NO_COLOR is set. It reads every byte, as verify does, changes
-nothing, and takes no lock. It exits with 1 if there is damage.`,
+nothing, and takes no lock. It exits with 1 if there is damage,
+3 if it could not look.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.prepare(); err != nil {

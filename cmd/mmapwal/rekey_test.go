@@ -49,10 +49,10 @@ func TestRekey(t *testing.T) {
 		code           int
 		says           string
 	}{
-		{"a key for a plain log", first, second, exitFailed, "not encrypted"},
+		{"a key for a plain log", first, second, exitNoLook, "not encrypted"},
 		{"encrypt", "", first + "\n", exitOK, "1 older files"},
-		{"no key", "", second, exitFailed, "--key-file"},
-		{"wrong key", second, first, exitFailed, "unwrapped"},
+		{"no key", "", second, exitNoLook, "--key-file"},
+		{"wrong key", second, first, exitNoLook, "unwrapped"},
 		{"a new key", first, second, exitOK, "new key only"},
 		{"short key", "short", first, exitUsage, "16, 24 or 32 bytes"},
 		{"long key", second, first + first, exitUsage, "16, 24 or 32 bytes"},
@@ -83,7 +83,7 @@ func TestRekey(t *testing.T) {
 func TestRekeyMakesNoLog(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "none")
 	code, _, errs := execute("rekey", dir, "--new-key-file", keyFile(t, strings.Repeat("1", 32)))
-	if code != exitFailed || !strings.Contains(errs, "no such file") {
+	if code != exitNoLook || !strings.Contains(errs, "no such file") {
 		t.Errorf("exit code %d: %s", code, errs)
 	}
 	if _, err := os.Stat(dir); err == nil {

@@ -47,9 +47,11 @@ checked. If it is interrupted, at any point, run it again.
 --dry-run says what would be done, and changes nothing. Without it and without --yes
 repair asks, on a terminal.
 
-It exits with 0 if there is nothing to repair or all is repaired; with 1 if there is
-damage that was not repaired, by --dry-run too; with 2 if it was called wrongly or
-another process has the log open.`,
+It exits with 0 if there is nothing to repair, or all is repaired and nothing is lost; 1 if
+there is damage that was not repaired, by --dry-run too; 2 if it was called wrongly; 3 if
+it could not look (permission, key, or another process has the log open); 4 if it repaired
+the log, and entries are lost, or may be: the node must not start as the member that it
+was; 5 by --dry-run, if nothing is lost but a copy of something.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.prepare(); err != nil {
@@ -60,7 +62,7 @@ another process has the log open.`,
 			}
 			err := f.repair(cmd, args[0])
 			if errors.Is(err, mmapwal.ErrLocked) {
-				return fmt.Errorf("%s: another process has the log open: stop it first (%w)", args[0], err)
+				err = fmt.Errorf("%s: another process has the log open: stop it first (%w)", args[0], err)
 			}
 			return failed(err)
 		},
@@ -90,7 +92,7 @@ func (f *repairFlags) repair(cmd *cobra.Command, dir string) (err error) {
 	ctx, out := cmd.Context(), cmd.OutOrStdout()
 	bar := newLateBar(cmd.ErrOrStderr())
 	progress := func(done, total int64) { bar.progress(done, total) }
-	plan, err := repair.Rehearse(ctx, dir, repair.Options{Wrapper: f.wrapper, NotDgraph: f.notDgraph, Progress: progress})
+	plan, err := repair.Rehearse(ctx, dir, repair.Options{Wrapper: f.wrapper, NotDgraph: f.notDgraph, DryRun: f.dryRun, Progress: progress})
 	bar.close()
 	if err != nil {
 		return err
@@ -130,15 +132,21 @@ func (f *repairFlags) backupDir(dir string) (string, error) {
 	return abs + ".repair-" + time.Now().UTC().Format("20060102T150405.000Z"), err
 }
 
-// verdict returns an error if there is damage that was not repaired.
+// verdict returns what repair ends with, if that is not that all is well.
 func verdict(r *repair.Report) error {
 	switch {
+	case r.Refused != "" && r.Damaged:
+		return found(exitFailed, fmt.Errorf("%s cannot be repaired; nothing was changed: %s", r.Dir, r.Refused))
 	case r.Refused != "":
-		return fmt.Errorf("%s cannot be repaired; nothing was changed: %s", r.Dir, r.Refused)
+		return found(exitDegraded, fmt.Errorf("%s is degraded, and cannot be repaired; nothing was changed: %s", r.Dir, r.Refused))
 	case !r.Done && r.Damaged:
-		return fmt.Errorf("%s is damaged; nothing was changed", r.Dir)
+		return found(exitFailed, fmt.Errorf("%s is damaged; nothing was changed", r.Dir))
+	case !r.Done && r.Degraded:
+		return found(exitDegraded, fmt.Errorf("%s is degraded; nothing was changed", r.Dir))
 	case len(r.Remains) > 0:
-		return fmt.Errorf("%s: damage in %s remains", r.Dir, count(len(r.Remains), "place"))
+		return found(exitFailed, fmt.Errorf("%s: damage in %s remains", r.Dir, count(len(r.Remains), "place")))
+	case r.Done && r.Loses():
+		return found(exitLost, fmt.Errorf("%s is repaired, and entries are lost, or may be: do not start the node as the member that it was", r.Dir))
 	}
 	return nil
 }

@@ -56,16 +56,17 @@ func doRepair(t *testing.T, dir string, key string, last uint64, want []*raftpb.
 		args, verifyArgs = append(args, "--key-file", file), append(verifyArgs, "--key-file", file)
 	}
 	before, hash := contentOf(t, dir), hashOf(t, dir)
-	code := exitFailed
-	if got, _, _ := execute(append([]string{"verify"}, verifyArgs...)...); got == exitOK {
-		code = exitOK // only notes
-	}
+	code, _, _ := execute(append([]string{"verify"}, verifyArgs...)...)
 	plan := repairedOf(t, code, append(args, "--dry-run")...)
 	if hashOf(t, dir) != hash {
 		t.Error("--dry-run changed the log")
 	}
 	backup := filepath.Join(t.TempDir(), "backup")
-	r := repairedOf(t, exitOK, append(args, "--yes", "--backup-dir", backup)...)
+	ends := exitOK
+	if plan.Loses() {
+		ends = exitLost
+	}
+	r := repairedOf(t, ends, append(args, "--yes", "--backup-dir", backup)...)
 	if plan.After != r.After || fmt.Sprint(plan.Lost) != fmt.Sprint(r.Lost) || !plan.Needed || plan.Done || !r.Done || r.Backup != backup {
 		t.Errorf("rehearsed %+v, done %+v", plan, r)
 	}
@@ -235,9 +236,9 @@ func TestRepairEncrypted(t *testing.T) {
 	dir := closedLog(t, []byte(key))
 	flipByte(t, dir, "00001.wal", 3)
 	hash := hashOf(t, dir)
-	expectParts(t, exitFailed, []string{"repair", dir, "--yes"}, "no key was given")
-	expectParts(t, exitFailed, []string{"repair", dir, "--yes", "--key-file", keyFile(t, strings.Repeat("b", 32))}, "unwrapped")
-	expectParts(t, exitFailed, []string{"repair", closedLog(t, nil), "--yes", "--key-file", keyFile(t, key)}, "not encrypted")
+	expectParts(t, exitNoLook, []string{"repair", dir, "--yes"}, "no key was given")
+	expectParts(t, exitNoLook, []string{"repair", dir, "--yes", "--key-file", keyFile(t, strings.Repeat("b", 32))}, "unwrapped")
+	expectParts(t, exitNoLook, []string{"repair", closedLog(t, nil), "--yes", "--key-file", keyFile(t, key)}, "not encrypted")
 	if hashOf(t, dir) != hash {
 		t.Error("the log was changed without its key")
 	}
@@ -489,7 +490,7 @@ func TestRepairText(t *testing.T) {
 		"00001.wal\n  damage: 00001.wal, offset 1048856, entry 6: the record is damaged",
 		"would be: written anew with the 2 entries that can be read and count", "entries before: 4-11 (8, of which 7 can be read), after: 4-5 (2)",
 		"would be: set aside as 00002.wal.corrupt", "lost: 6-20", "would be copied first: 00001.wal, 00002.wal, wal.meta", "nothing was changed")
-	expectParts(t, exitOK, []string{"repair", "log", "--yes"}, "done: written anew", "lost: 6-20", "the files as they were are in "+dir+".repair-", "next: ", "add it anew")
+	expectParts(t, exitLost, []string{"repair", "log", "--yes"}, "done: written anew", "lost: 6-20", "the files as they were are in "+dir+".repair-", "next: ", "add it anew")
 }
 
 // TestRepairRefuses: a live owner, nobody to ask, a directory that is taken.
@@ -497,7 +498,7 @@ func TestRepairRefuses(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "log")
 	wal := smallLog(t, dir, nil)
 	for _, flag := range []string{"--dry-run", "--yes"} {
-		expectParts(t, exitUsage, []string{"repair", dir, flag}, "another process has the log open")
+		expectParts(t, exitNoLook, []string{"repair", dir, flag}, "another process has the log open")
 	}
 	must(t, wal.Close())
 	flipByte(t, dir, "00001.wal", 3)
@@ -510,8 +511,8 @@ func TestRepairRefuses(t *testing.T) {
 	expectParts(t, exitFailed, []string{"repair", dir, "--yes", "--backup-dir", taken}, "not empty", "nothing has changed")
 	expectParts(t, exitFailed, []string{"repair", dir, "--yes", "--backup-dir", filepath.Join(dir, "backup")}, "inside of the log's directory")
 	none := filepath.Join(t.TempDir(), "none")
-	expectParts(t, exitFailed, []string{"repair", none, "--yes"}, "no such file")
-	expectParts(t, exitFailed, []string{"repair", t.TempDir(), "--yes"}, "there is no log")
+	expectParts(t, exitNoLook, []string{"repair", none, "--yes"}, "no such file")
+	expectParts(t, exitNoLook, []string{"repair", t.TempDir(), "--yes"}, "there is no log")
 	if _, err := os.Stat(none); !errors.Is(err, os.ErrNotExist) || hashOf(t, dir) != hash {
 		t.Errorf("something was changed: %v", err)
 	}

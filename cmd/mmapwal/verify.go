@@ -20,8 +20,12 @@ names. It reports every problem, not only the first, with file, offset, the entr
 affected, and what would heal it. With --key-file it checks the tags of an encrypted
 log as well. It changes nothing and takes no lock: it works beside a live owner.
 
-It exits with 1 if there is damage. A log that was not closed, or that ends in a torn
-write, is not damaged: that is a note, as is what a crash may leave behind.`,
+A log is degraded if nothing is missing, but one of two copies of something is: the next
+damage there would be one. A log that was not closed, or that ends in a torn write, is
+not damaged: that is a note, as is what a crash may leave behind.
+
+It exits with 0 if all is well, 1 if there is damage, 3 if it could not look (no such
+directory, permission, key: that says nothing of the log), 5 if the log is degraded.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.prepare(); err != nil {
@@ -36,14 +40,25 @@ write, is not damaged: that is a note, as is what a crash may leave behind.`,
 			} else {
 				err = printVerify(cmd.OutOrStdout(), l)
 			}
-			if n := l.Count(inspect.Damage); err == nil && n > 0 {
-				err = fmt.Errorf("%s: damage in %s", args[0], count(n, "place"))
+			if err != nil {
+				return failed(err)
 			}
-			return failed(err)
+			return verdictOf(args[0], l)
 		},
 	}
 	f.add(cmd, "print one JSON object")
 	return cmd
+}
+
+// verdictOf returns what verify ends with.
+func verdictOf(dir string, l *inspect.Log) error {
+	if n := l.Count(inspect.Damage); n > 0 {
+		return found(exitFailed, fmt.Errorf("%s: damage in %s", dir, count(n, "place")))
+	}
+	if n := l.Count(inspect.Degraded); n > 0 {
+		return found(exitDegraded, fmt.Errorf("%s: degraded in %s", dir, count(n, "place")))
+	}
+	return nil
 }
 
 // verifyReport is what verify says to programs.
@@ -57,20 +72,36 @@ type verifyReport struct {
 	Records  int               `json:"records"` // whole ones
 	Bytes    int64             `json:"bytes"`   // of them
 	Damage   int               `json:"damage"`
+	Degraded int               `json:"degraded"`
 	Notes    int               `json:"notes"`
 	Problems []inspect.Problem `json:"problems"`
+	Next     string            `json:"next_step,omitempty"`
 }
 
 func reportOf(l *inspect.Log) verifyReport {
 	r := verifyReport{
 		Dir: l.Dir, OK: !l.Damaged(), Clean: l.Meta != nil && l.Meta.Clean, First: l.First, Last: l.Last, Files: len(l.Files),
-		Damage: l.Count(inspect.Damage), Notes: l.Count(inspect.Note), Problems: l.Problems,
+		Damage: l.Count(inspect.Damage), Degraded: l.Count(inspect.Degraded), Notes: l.Count(inspect.Note), Problems: l.Problems, Next: nextOf(l),
 	}
 	for _, f := range l.Files {
 		r.Records += f.Records
 		r.Bytes += f.Bytes[inspect.Live] + f.Bytes.Wasted()
 	}
 	return r
+}
+
+// nextOf says what to do about what is wrong with a log; nothing if all is well.
+func nextOf(l *inspect.Log) string {
+	dir := shown(l.Dir)
+	switch {
+	case l.Damaged() && l.Repairable():
+		return fmt.Sprintf("stop the process and keep a copy; then `mmapwal repair %s --dry-run` says what can be healed, and what would be lost", dir)
+	case l.Damaged():
+		return "no repair heals all of this: see the lines above, and docs/operations.md, before anything is removed"
+	case l.Count(inspect.Degraded) > 0:
+		return fmt.Sprintf("nothing is lost: `mmapwal repair %s`, or opening the log for writing, makes it whole; if it comes again, replace the disk", dir)
+	}
+	return ""
 }
 
 func printVerify(out io.Writer, l *inspect.Log) error {
@@ -88,8 +119,13 @@ func printVerify(out io.Writer, l *inspect.Log) error {
 	switch {
 	case !r.OK:
 		verdict = "DAMAGED: " + count(r.Damage, "place")
+	case r.Degraded > 0:
+		verdict = "DEGRADED: nothing is lost, but copies are: " + count(r.Degraded, "place")
 	case !r.Clean:
 		verdict = "OK: no damage; the log was not closed, and the next Open recovers it"
+	}
+	if r.Next != "" {
+		verdict += "\nnext: " + r.Next
 	}
 	_, err = fmt.Fprintln(out, verdict)
 	return err

@@ -105,17 +105,18 @@ func (b later) with(s *scan) later {
 
 // scan is the reading of one file.
 type scan struct {
-	log     *Log
-	file    *File
-	raw     vfs.File
-	mem     []byte
-	size    int64
-	header  entryfile.Header
-	head    int64 // offset of the header page that counts
-	ok      bool  // there is one
-	foreign bool  // the file is not the one that should be here
-	secrets *entryfile.Secrets
-	later   later
+	log       *Log
+	file      *File
+	raw       vfs.File
+	mem       []byte
+	size      int64
+	header    entryfile.Header
+	head      int64 // offset of the header page that counts
+	ok        bool  // there is one
+	oneHeader bool  // the other page cannot be read
+	foreign   bool  // the file is not the one that should be here
+	secrets   *entryfile.Secrets
+	later     later
 
 	records []entryfile.Record // whole ones, by offset
 	gaps    []gap              // what lies between them
@@ -154,6 +155,9 @@ func (l *Log) scanFile(f *File, behind later) (*scan, error) {
 		return s, nil
 	}
 	if err != nil {
+		if cannotLook(err) {
+			return nil, err
+		}
 		s.foreign = true
 		l.addError(KindUnread, f.Name, healFile, err)
 		return s, nil
@@ -293,8 +297,8 @@ func (s *scan) readHeaders() {
 	other := entryfile.HeaderPages[1-which]
 	_, used := nonZero(s.mem[other : other+page.Size])
 	if errs[1-which] != nil && (used > 0 || sequences[which] > 1) {
-		s.file.IndexDamaged = true
-		s.add(Problem{Severity: Note, Kind: KindHeader, Offset: other, Length: page.Size, Heal: healHeader,
+		s.file.IndexDamaged, s.oneHeader = true, true
+		s.add(Problem{Severity: Degraded, Kind: KindHeader, Offset: other, Length: page.Size, Heal: healHeader,
 			What: "a header page cannot be read: a store that a power cut interrupted, or damage; the other one counts"})
 	}
 	s.unlock(headers, errs)

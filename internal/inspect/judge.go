@@ -46,7 +46,7 @@ func (s *scan) inGap(at int64) bool {
 func (s *scan) judgeGaps() {
 	for _, g := range s.gaps {
 		first, last := s.lostIn(g)
-		what := "the record is damaged"
+		what, heal := "the record is damaged", healEntries
 		switch {
 		case g.to-g.from > page.Size:
 			what = fmt.Sprintf("%d bytes hold no whole record", g.to-g.from)
@@ -55,8 +55,11 @@ func (s *scan) judgeGaps() {
 		case first == 0:
 			what = "a record is damaged, of no entry that counts"
 		}
+		if first == 0 && s.header.Sealed || first != 0 && last <= s.log.meta.Snapshot.Index {
+			heal = healDead
+		}
 		s.add(Problem{Severity: Damage, Kind: KindRecord, Offset: g.from, Length: g.to - g.from, First: first, Last: last,
-			What: what + s.witness(g), Heal: healEntries})
+			What: what + s.witness(g), Heal: heal})
 		s.paint(g.from, g.to, Damaged)
 	}
 	s.judgeRest()
@@ -378,9 +381,9 @@ func (s *scan) addSlots(from, to int, clean bool) {
 	p := Problem{Severity: Damage, Kind: KindSlots, Offset: int64(from) * entryfile.SlotBytes, Length: int64(to-from) * entryfile.SlotBytes,
 		First: s.first + uint64(from), Last: s.first + uint64(to) - 1, What: "the slots do not show the records", Heal: healRebuilt}
 	switch {
-	case clean || p.First <= s.file.Last:
+	case clean && !s.oneHeader || p.First <= s.file.Last:
 		s.file.IndexDamaged = true
-	default: // a crash in Close leaves them
+	default: // a crash in Close leaves them; or the last seal was in the header page that cannot be read
 		p.Severity, p.What = Note, "the slots do not show the records, which a later file supersedes"
 	}
 	s.add(p)

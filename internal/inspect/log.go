@@ -57,11 +57,12 @@ type Log struct {
 
 // Look looks at the log in dir. Damage is not an error, but a Problem.
 //
-// Errors: fs.ErrNotExist if there is no log; mmapwal.ErrForeign, ErrVersion,
+// Errors: fs.ErrNotExist if there is no log; fs.ErrPermission for a file that may not be read,
+// and what the system lacks otherwise: that says nothing of the log; mmapwal.ErrForeign, ErrVersion,
 // ErrWrongKey, ErrNotEncrypted (a key for a log without); ctx.Err().
 func Look(ctx context.Context, fsys vfs.FS, dir string, o Options) (*Log, error) {
 	l, err := lookOnce(ctx, fsys, dir, o)
-	for again := 0; again < 4 && err == nil && !o.once && l.Damaged() && l.mayChange(); again++ {
+	for again := 0; again < 4 && err == nil && !o.once && l.mayChange() && (l.Damaged() || again == 0 && l.Count(Degraded) > 0); again++ {
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
@@ -105,9 +106,13 @@ func lookOnce(ctx context.Context, fsys vfs.FS, dir string, o Options) (*Log, er
 	l.checkChain()
 	l.findRange()
 	l.checkState()
-	l.lookAtSnapshot()
+	if err := l.lookAtSnapshot(); err != nil {
+		return nil, err
+	}
 	if o.Check {
-		l.tryOpen()
+		if err := l.tryOpen(); err != nil {
+			return nil, err
+		}
 	}
 	before := l.metaRaw
 	l.changing = l.readMetaAgain() && !slices.Equal(before, l.metaRaw)
@@ -235,9 +240,9 @@ func (l *Log) lastEntry() uint64 {
 
 // tryOpen opens the log for reading, as a user would: what the engine refuses must
 // not pass here.
-func (l *Log) tryOpen() {
+func (l *Log) tryOpen() error {
 	if l.Damaged() || l.meta.Encrypted && l.opts.Wrapper == nil {
-		return
+		return nil
 	}
 	h := host.OS()
 	h.FS = l.fsys
@@ -249,14 +254,32 @@ func (l *Log) tryOpen() {
 	if err == nil {
 		err = d.Close()
 	}
-	if err == nil {
-		return
+	if err == nil || cannotLook(err) {
+		return err
 	}
 	p := Problem{Severity: Damage, Kind: KindRefused, What: err.Error(), Heal: healNode}
 	if where := (*mmapwal.CorruptError)(nil); errors.As(err, &where) {
 		p.File, p.Offset, p.First, p.Last, p.What = filepath.Base(where.File), where.Offset, where.First, where.Last, "Open refuses it: "+where.Reason
 	}
 	l.add(p)
+	return nil
+}
+
+// HidesEnd reports whether damage hides what stood behind the last entry.
+func (l *Log) HidesEnd() bool {
+	if slices.ContainsFunc(l.Problems, func(p Problem) bool { return p.Kind == KindMissing && p.File == fileName(l.meta.Durable.File) }) {
+		return true
+	}
+	for _, f := range slices.Backward(l.Files) {
+		switch {
+		case f.Role == RoleDead:
+		case !f.Held.Known || f.Held.HidesEnd:
+			return true
+		case f.Role == RoleLive && f.First != 0:
+			return false
+		}
+	}
+	return false
 }
 
 func (l *Log) wipe() {

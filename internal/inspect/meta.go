@@ -188,7 +188,7 @@ func (l *Log) judgePages(views [pages]metafile.PageView, newest int) error {
 
 // addPage notes a page that cannot be read.
 func (l *Log) addPage(k int, v metafile.PageView, views [pages]metafile.PageView) {
-	p := Problem{Severity: Note, Kind: KindMeta, File: metafile.Name, Offset: int64(k) * page.Size, Length: page.Size,
+	p := Problem{Severity: Degraded, Kind: KindMeta, File: metafile.Name, Offset: int64(k) * page.Size, Length: page.Size,
 		What: fmt.Sprintf("page %d cannot be read (%v): a store that a crash interrupted, or damage", k, v.Err), Heal: healPage}
 	switch other := views[1-k%2]; {
 	case k < 2 && other.Err != nil:
@@ -317,19 +317,22 @@ func (l *Log) addTampered(file string, at int64, what string) {
 }
 
 // lookAtSnapshot checks the snapshot's file.
-func (l *Log) lookAtSnapshot() {
+func (l *Log) lookAtSnapshot() error {
 	if l.Meta == nil || !l.meta.SnapshotInFile {
-		return
+		return nil
 	}
 	n, err := metafile.InspectSnapshot(l.fsys, l.Dir, &l.meta, l.keys, l.opts.Check)
 	l.Meta.Snapshot.Bytes = n
 	switch {
 	case err == nil:
+	case cannotLook(err):
+		return err
 	case errors.Is(err, encryption.ErrTampered):
 		l.addError(KindTampered, l.Meta.Snapshot.File, healSnapshot, err)
 	default:
 		l.addError(KindSnapshot, l.Meta.Snapshot.File, healSnapshot, err)
 	}
+	return nil
 }
 
 // guard runs access on mapped memory.

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
+	"syscall"
 
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
 )
@@ -14,8 +16,9 @@ type Severity string
 
 // The severities.
 const (
-	Damage Severity = "damage"
-	Note   Severity = "note"
+	Damage   Severity = "damage"
+	Degraded Severity = "degraded" // nothing is missing, but of two copies one is gone
+	Note     Severity = "note"
 )
 
 // Problem is one thing that was found.
@@ -61,11 +64,12 @@ const (
 
 // How problems are healed.
 const (
-	healEntries  = "fetch the entries from another node of the group, or restore the file from a backup; KeepValidPrefix keeps what lies in front of the damage"
-	healRebuilt  = "nothing is lost: it is rebuilt from the records; opening and closing the log writes it anew"
-	healPage     = "nothing is lost: the other copy counts; opening the log for writing heals it"
-	healHeader   = "nothing is lost: the other page counts; the next change of the file's state writes it anew"
-	healFile     = "restore the file from a backup of the same time, or add the node to its group anew"
+	healEntries  = "restore the file from a backup of the same time; without one, `mmapwal repair` keeps what lies in front of the damage, and says what is lost"
+	healDead     = "nothing that counts is lost: `mmapwal repair` writes the file anew without it"
+	healRebuilt  = "nothing is lost: it is rebuilt from the records; `mmapwal repair` writes it anew, and so does opening and closing the log"
+	healPage     = "nothing is lost: the other copy counts; opening the log for writing heals it, and so does `mmapwal repair`"
+	healHeader   = "nothing is lost: the other page counts; `mmapwal repair` writes both anew, and so does the next change of the file's state"
+	healFile     = "restore the file from a backup of the same time; without one, `mmapwal repair` keeps what can be kept, and says what is lost"
 	healNode     = "restore a backup, or add the node to its group anew"
 	healOpen     = "nothing to do: the next Open removes it"
 	healNothing  = "nothing to do: nothing reads it"
@@ -102,6 +106,24 @@ func (l *Log) Count(s Severity) (n int) {
 	return n
 }
 
+// Repairable reports whether a repair is for some of what is wrong.
+func (l *Log) Repairable() bool {
+	beyond := func(p Problem) bool { return p.Severity == Damage && (p.Heal == healNode || p.Kind == KindName) }
+	return l.Meta != nil && !slices.ContainsFunc(l.Problems, beyond) &&
+		slices.ContainsFunc(l.Problems, func(p Problem) bool { return p.Severity != Note && p.Kind != KindSnapshot })
+}
+
+// cannotLook reports whether err says nothing of what is on the disk: whoever may, or has
+// what the system lacks now, may read it.
+func cannotLook(err error) bool {
+	for _, e := range []error{fs.ErrPermission, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
 // sortProblems puts damage first, and then goes by place.
 func (l *Log) sortProblems() {
 	slices.SortStableFunc(l.Problems, func(a, b Problem) int {
@@ -109,12 +131,12 @@ func (l *Log) sortProblems() {
 	})
 }
 
-// keepSeenTwice drops the damage that an earlier look did not show: beside a live
+// keepSeenTwice drops the damage, and the like, that an earlier look did not show: beside a live
 // owner a page may be half stored, or a file removed, at the moment of a look.
 func (l *Log) keepSeenTwice(earlier *Log) {
 	seen := make(map[string]bool)
 	for _, p := range earlier.Problems {
 		seen[p.place()] = true
 	}
-	l.Problems = slices.DeleteFunc(l.Problems, func(p Problem) bool { return p.Severity == Damage && !seen[p.place()] })
+	l.Problems = slices.DeleteFunc(l.Problems, func(p Problem) bool { return p.Severity != Note && !seen[p.place()] })
 }

@@ -32,7 +32,7 @@ const (
 func needs(p *inspect.Problem) healing {
 	switch p.Kind {
 	case inspect.KindHeader:
-		if p.Severity == inspect.Note {
+		if p.Severity != inspect.Damage {
 			return reindex
 		}
 		return byEngine

@@ -18,11 +18,12 @@ import (
 
 // Report says what is wrong with a log, and what a repair does, or has done.
 type Report struct {
-	Dir     string `json:"dir"`
-	Damaged bool   `json:"damaged"`          // before the repair
-	Needed  bool   `json:"needed"`           // there is something to repair
-	Done    bool   `json:"done"`             // it was
-	Backup  string `json:"backup,omitempty"` // directory with the files as they were, once there is one
+	Dir      string `json:"dir"`
+	Damaged  bool   `json:"damaged"`          // before the repair
+	Degraded bool   `json:"degraded"`         // nothing is missing, but of two copies one was
+	Needed   bool   `json:"needed"`           // there is something to repair
+	Done     bool   `json:"done"`             // it was
+	Backup   string `json:"backup,omitempty"` // directory with the files as they were, once there is one
 
 	Files  []File `json:"files"`
 	Before Range  `json:"before"`
@@ -92,7 +93,7 @@ func Rehearse(ctx context.Context, dir string, o Options) (_ *Plan, err error) {
 	if l.Meta != nil && l.Meta.Encrypted && o.Wrapper == nil {
 		return nil, fmt.Errorf("%s: %w", dir, mmapwal.ErrKeyRequired)
 	}
-	p.Report = Report{Dir: dir, Damaged: l.Damaged(), Needed: slices.ContainsFunc(l.Problems, repairable(l)),
+	p.Report = Report{Dir: dir, Damaged: l.Damaged(), Degraded: l.Count(inspect.Degraded) > 0, Needed: slices.ContainsFunc(l.Problems, repairable(l)),
 		Files: []File{}, Changed: []string{}, Remains: []inspect.Problem{}}
 	if p.reading, err = readAll(ctx, l); err != nil {
 		return nil, err
@@ -174,7 +175,7 @@ func (p *Plan) rehearse(ctx context.Context) (err error) {
 // refuse reports that the log cannot be repaired.
 func (p *Plan) refuse(why error) {
 	r := &p.Report
-	*r = Report{Dir: r.Dir, Damaged: r.Damaged, Needed: r.Needed, Refused: why.Error(), Before: r.Before, After: r.Before,
+	*r = Report{Dir: r.Dir, Damaged: r.Damaged, Degraded: r.Degraded, Needed: r.Needed, Refused: why.Error(), Before: r.Before, After: r.Before,
 		Files: []File{}, Changed: []string{}, Remains: []inspect.Problem{}}
 	for _, problem := range p.before.Problems {
 		if problem.Severity == inspect.Damage {

@@ -34,7 +34,9 @@ type Options struct {
 	// NotDgraph says that Dgraph has not written to the log. Some damage of a log that
 	// was closed looks as if it had.
 	NotDgraph bool
-	Progress  func(done, total int64) // of reading the log, which is done several times; may be nil
+	// DryRun says that the repair is not going to be done: to read the log is enough.
+	DryRun   bool
+	Progress func(done, total int64) // of reading the log, which is done several times; may be nil
 }
 
 // ErrDgraph: what is wrong may be what Dgraph wrote to the log.
@@ -64,7 +66,7 @@ func (w *work) did(file, format string, args ...any) {
 
 // take takes the owner's lock. vfs.ErrLocked.
 func (w *work) take() (err error) {
-	if w.lock, err = w.fsys.Open(filepath.Join(w.dir, metafile.Name), false); err != nil {
+	if w.lock, err = w.fsys.Open(filepath.Join(w.dir, metafile.Name), w.o.DryRun); err != nil {
 		w.lock = nil
 		return err
 	}

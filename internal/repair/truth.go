@@ -178,7 +178,7 @@ func (k *seeking) visit(e inspect.Entry) error {
 	for n := k.next; n < len(k.holes) && !known && k.holes[n].at.file == f.Number; n++ {
 		k.holes[n].low = min(k.holes[n].low, max(e.Index, k.low))
 	}
-	exact := k.l.Meta.Clean && e.Index == f.Held.Last
+	exact := k.l.Meta.Clean && e.Index == f.Held.Last && !f.IndexDamaged
 	if n := len(k.runs); n > 0 && !crossed && k.runs[n-1].at.file == f.Number && k.runs[n-1].term == e.Term && k.runs[n-1].last+1 == e.Index {
 		r := &k.runs[n-1]
 		r.last, r.at, r.exact = e.Index, at, exact

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/seed-2fef92ad/raftwal/entryfile"
+	"github.com/seed-2fef92ad/raftwal/internal/page"
+)
+
+// TestExitCodes: each command says by its exit code what it met, and with --json by an object on
+// standard output, too.
+func TestExitCodes(t *testing.T) {
+	key := keyFile(t, strings.Repeat("k", 32))
+	whole, none := closedLog(t, nil), filepath.Join(t.TempDir(), "none")
+	encrypted := closedLog(t, []byte(strings.Repeat("s", 32)))
+	damaged := closedLog(t, nil)
+	flipByte(t, damaged, "00001.wal", recordOf(t, damaged, 6)+20)
+	degraded := closedLog(t, nil)
+	flipByte(t, degraded, "wal.meta", page.Size+60)
+	open := filepath.Join(t.TempDir(), "log")
+	wal := smallLog(t, open, nil)
+	defer wal.Close()
+	for _, test := range []struct {
+		code int
+		args string
+	}{
+		{exitOK, "info " + whole}, {exitOK, "verify " + whole}, {exitOK, "dump " + whole}, {exitOK, "repair --dry-run " + whole},
+		{exitFailed, "info " + damaged}, {exitFailed, "verify " + damaged}, {exitFailed, "dump " + damaged}, {exitFailed, "repair --dry-run " + damaged},
+		{exitUsage, "verify --frob " + whole}, {exitUsage, "dump --from 5 --to 4 " + whole}, {exitUsage, "repair " + whole}, {exitUsage, "verify"},
+		{exitNoLook, "info " + none}, {exitNoLook, "verify " + none}, {exitNoLook, "dump " + none}, {exitNoLook, "repair --yes " + none},
+		{exitNoLook, "verify " + t.TempDir()}, {exitNoLook, "backup " + none + " " + none + "x"}, {exitNoLook, "import --from dgraph " + none + " " + none + "x"},
+		{exitNoLook, "verify --key-file " + key + " " + encrypted}, {exitNoLook, "dump " + encrypted}, {exitNoLook, "repair --yes " + encrypted},
+		{exitNoLook, "repair --dry-run " + open}, {exitNoLook, "verify " + filepath.Join(whole, "wal.meta")},
+		{exitOK, "info " + degraded}, {exitDegraded, "verify " + degraded}, {exitDegraded, "repair --dry-run " + degraded},
+		{exitOK, "repair --yes " + degraded}, {exitOK, "verify " + degraded},
+		{exitLost, "repair --yes " + damaged}, {exitOK, "verify " + damaged},
+	} {
+		code, out, errs := execute(append(strings.Fields(test.args), "--json")...)
+		if code != test.code {
+			t.Errorf("%s: exit code %d, want %d:\n%s%s", test.args, code, test.code, out, errs)
+		}
+		for d := json.NewDecoder(strings.NewReader(out)); d.More(); {
+			var v map[string]any
+			if err := d.Decode(&v); err != nil {
+				t.Fatalf("%s: %v in:\n%s", test.args, err, out)
+			}
+			if v["exit_code"] != nil && v["exit_code"] != float64(test.code) {
+				t.Errorf("%s: %v", test.args, v)
+			}
+		}
+		if test.code != exitOK && !strings.Contains(test.args, "--frob") && out == "" {
+			t.Errorf("%s: nothing on standard output", test.args)
+		}
+	}
+	if _, out, _ := execute("--help"); !strings.Contains(out, "3 it could") || !strings.Contains(out, "5 nothing is lost") {
+		t.Errorf("--help does not say the exit codes:\n%s", out)
+	}
+}
+
+// TestNextStep: verify says what to do next, and names repair where that helps.
+func TestNextStep(t *testing.T) {
+	dir := closedLog(t, nil)
+	flipByte(t, dir, "00001.wal", recordOf(t, dir, 6)+40)
+	expectParts(t, exitFailed, []string{"verify", dir}, "next: stop the process", "`mmapwal repair "+dir+" --dry-run`")
+	dir = closedLog(t, nil)
+	flipByte(t, dir, "00001.wal", entryfile.HeaderPages[0]+70)
+	expectParts(t, exitDegraded, []string{"verify", dir}, "degraded: 00001.wal", "DEGRADED: nothing is lost", "next: nothing is lost: `mmapwal repair "+dir+"`")
+	dir = closedLog(t, nil)
+	flipByte(t, dir, "wal.meta", 60)
+	flipByte(t, dir, "wal.meta", page.Size+60)
+	expectParts(t, exitFailed, []string{"verify", dir}, "next: no repair heals all of this")
+}
+
+// TestDumpOfADamagedEnd: a dump that ends in front of damage says so.
+func TestDumpOfADamagedEnd(t *testing.T) {
+	for name, spoil := range map[string]func(dir string){
+		"last record of a log in use": func(dir string) {
+			flipByte(t, dir, "00002.wal", entryfile.DataStart+8*56+40)
+		},
+		"last file missing":   func(dir string) { must(t, os.Remove(filepath.Join(dir, "00002.wal"))) },
+		"last file cut short": func(dir string) { must(t, os.Truncate(filepath.Join(dir, "00002.wal"), entryfile.DataStart+3*56)) },
+		"last file emptied":   func(dir string) { must(t, os.Truncate(filepath.Join(dir, "00002.wal"), 0)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := crashedLog(t)
+			spoil(dir)
+			expectParts(t, exitFailed, []string{"dump", dir}, "the end of the log is damaged")
+			if _, out, _ := execute("dump", "--json", dir); !strings.Contains(out, `"exit_code":1`) {
+				t.Errorf("the last line does not say so:\n%s", out)
+			}
+		})
+	}
+}
