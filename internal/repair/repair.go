@@ -147,11 +147,11 @@ func (w *work) step(ctx context.Context, l *inspect.Log) (bool, error) {
 func covers(ctx context.Context, l *inspect.Log, t truth) (bool, error) {
 	at := l.Meta.Snapshot.Position
 	switch {
-	case at.Index <= l.Meta.Compacted.Index:
+	case at.Index <= l.Meta.Compacted.Index || !l.Damaged():
 		return false, nil
 	case t.lost <= at.Index:
 		return true, nil
-	case t.doubt.first == 0 || l.Last < at.Index:
+	case l.Last < at.Index:
 		return false, nil
 	}
 	same := false
