@@ -38,6 +38,8 @@ import (
 //	 128     4  bytes in use, from the start of the page
 //	 132     4  durable end: salt of the file, which tells it from others of its number
 //	 136     8  entry files from this number on are encrypted; 0: none is
+//	 176     8  snapshot file: the first bytes of the SHA-256 of what tells it from others,
+//	            its header and, encrypted, its wrapped data key; 0: not known
 //	 512     4  length of the hard state; 0: none was stored
 //	 516     -  hard state (protobuf)
 //	1024     8  snapshot index
@@ -72,6 +74,7 @@ const (
 	atUsed         = 128
 	atDurableSalt  = 132
 	atEncrypted    = 136
+	atSnapshotSum  = 176
 	atHardState    = 512
 	atSnapshot     = 1024
 	atSnapshotData = atSnapshot + 20
@@ -147,8 +150,9 @@ type Meta struct {
 	HardState HardState
 
 	Snapshot       Position
-	SnapshotInFile bool // the snapshot's data is in a file of its own
-	SnapshotPlain  bool // which is not encrypted, though the log is
+	SnapshotInFile bool   // the snapshot's data is in a file of its own
+	SnapshotPlain  bool   // which is not encrypted, though the log is
+	SnapshotSum    uint64 // of that file, as WriteSnapshot returned it; 0: not known
 	snapshot       []byte
 	sealed         []byte // the snapshot as an encrypted page has it; nil: to be sealed
 
@@ -169,7 +173,7 @@ func (m *Meta) SetSnapshot(s *raftpb.Snapshot, dataInFile bool) error {
 		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, len(b), maxSnapshot)
 	}
 	m.Snapshot = Position{Index: s.GetMetadata().GetIndex(), Term: s.GetMetadata().GetTerm()}
-	m.SnapshotInFile, m.SnapshotPlain = dataInFile, false
+	m.SnapshotInFile, m.SnapshotPlain, m.SnapshotSum = dataInFile, false, 0
 	m.snapshot, m.sealed = b, nil
 	return nil
 }
@@ -230,6 +234,7 @@ func (m *Meta) Encode(p []byte, auth *encryption.Authenticator) {
 	put(atClearedFile, m.ClearedEnd.File)
 	put(atClearedEnd, uint64(m.ClearedEnd.Offset))
 	put(atEncrypted, m.EncryptedFrom)
+	put(atSnapshotSum, m.SnapshotSum)
 	m.HardState.encode(p[atHardState:atSnapshot])
 	put(atSnapshot, m.Snapshot.Index)
 	put(atSnapshot+8, m.Snapshot.Term)
@@ -329,6 +334,7 @@ func Decode(p []byte) (Meta, error) {
 		ClearedEnd:     End{File: get(atClearedFile), Offset: int64(get(atClearedEnd))},
 		Snapshot:       Position{get(atSnapshot), get(atSnapshot + 8)},
 		EncryptedFrom:  get(atEncrypted),
+		SnapshotSum:    get(atSnapshotSum),
 		SnapshotInFile: flags&flagSnapshotInFile != 0,
 		SnapshotPlain:  flags&flagSnapshotPlain != 0,
 		sequence:       get(atSequence),

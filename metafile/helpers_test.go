@@ -147,7 +147,8 @@ func snapshotsOf(fsys vfs.FS, dir string, logID uint64) *File {
 }
 
 func writeTemporary(fsys vfs.FS, dir string, logID uint64, p Position, data []byte) (string, error) {
-	return snapshotsOf(fsys, dir, logID).WriteSnapshot(p, data)
+	name, _, err := snapshotsOf(fsys, dir, logID).WriteSnapshot(p, data)
+	return name, err
 }
 
 func readSnapshot(fsys vfs.FS, dir string, logID uint64, p Position) ([]byte, error) {

@@ -1,6 +1,7 @@
 package metafile
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -52,19 +53,20 @@ func SnapshotName(p Position) string {
 
 // WriteSnapshot stores data as the snapshot at p under a temporary name, durably,
 // and returns that name. Renaming it to SnapshotName and syncing the directory
-// publishes it. It is encrypted if the log is. On an error nothing is left behind.
-func (f *File) WriteSnapshot(p Position, data []byte) (_ string, err error) {
+// publishes it; sum is for Meta.SnapshotSum. It is encrypted if the log is. On an error
+// nothing is left behind.
+func (f *File) WriteSnapshot(p Position, data []byte) (_ string, sum uint64, err error) {
 	s := &snapshotWriter{header: snapshotHeader(f.meta.LogID, p, len(data))}
 	size := snapHeaderBytes + int64(len(data))
 	if f.keys != nil {
 		if err := s.encrypt(f.keys, f.random, f.meta.LogID, p); err != nil {
-			return "", err
+			return "", 0, err
 		}
 		size = snapHeaderBytes + snapKeyBytes + encryption.StreamBytes(int64(len(data)))
 	}
 	tmp := filepath.Join(f.dir, SnapshotName(p)+".tmp")
 	if s.file, err = vfs.CreateAnew(f.fsys, tmp); err != nil {
-		return "", err
+		return "", 0, err
 	}
 	defer func() {
 		err = errors.Join(err, s.file.Close())
@@ -73,12 +75,25 @@ func (f *File) WriteSnapshot(p Position, data []byte) (_ string, err error) {
 		}
 	}()
 	if err := s.file.Truncate(size); err != nil {
-		return "", err
+		return "", 0, err
 	}
 	if err := s.file.Reserve(0, size); err != nil {
-		return "", err
+		return "", 0, err
 	}
-	return tmp, s.write(data)
+	if err := s.write(data); err != nil {
+		return "", 0, err
+	}
+	return tmp, snapshotSum(s.header, s.wrapped), nil
+}
+
+// snapshotSum tells a snapshot file from any other, of another copy of the log with the same
+// snapshot index and term, too: the header has the checksum of the rest, the wrapped key of an
+// encrypted one is random.
+func snapshotSum(header, wrapped []byte) uint64 {
+	sum := sha256.New()
+	sum.Write(header)
+	sum.Write(wrapped)
+	return max(page.Order.Uint64(sum.Sum(nil)), 1)
 }
 
 // snapshotWriter writes a snapshot file: the header last, since it has the
@@ -287,7 +302,32 @@ func (s *SnapshotFile) check(m *Meta) error {
 	if n > 1<<62 || s.bodyBytes() != size-snapHeaderBytes {
 		return corrupt.At(s.name, size, "the header promises %d bytes of data, which do not fit %d bytes of file", n, size)
 	}
-	return s.checkFlags(m)
+	if err := s.checkFlags(m); err != nil || m.SnapshotSum == 0 {
+		return err
+	}
+	return s.checkIdentity(m)
+}
+
+// checkIdentity makes sure that the file is the one that wal.meta names.
+func (s *SnapshotFile) checkIdentity(m *Meta) error {
+	var wrapped []byte
+	if s.encrypted() {
+		wrapped = make([]byte, snapKeyBytes)
+		if _, err := io.ReadFull(io.NewSectionReader(s.file, snapHeaderBytes, snapKeyBytes), wrapped); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	if snapshotSum(s.header, wrapped) == m.SnapshotSum {
+		return nil
+	}
+	if err := s.checkSum(); err != nil {
+		return err // damage, and nobody's intent
+	}
+	err := corrupt.At(s.name, 0, "this is not the snapshot that was stored, but another of the same index: of another copy of the log, or of another time")
+	if s.encrypted() {
+		return fmt.Errorf("%w (%w)", err, encryption.ErrTampered)
+	}
+	return err
 }
 
 func (s *SnapshotFile) checkFlags(m *Meta) error {

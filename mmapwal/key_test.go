@@ -18,6 +18,7 @@ import (
 	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/internal/page"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs/simdisk"
+	"github.com/seed-2fef92ad/raftwal/metafile"
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
 	"go.etcd.io/raft/v3/raftpb"
 )
@@ -645,5 +646,50 @@ func TestEncryptedLimits(t *testing.T) {
 	}
 	if a, b := testLogContent(t, plain), testLogContent(t, encrypted); a != b {
 		t.Fatal("the contents differ")
+	}
+}
+
+// TestSnapshotOfACopy: two copies of a log went on apart, and each has a snapshot of the same
+// index and term. The file of the one is not taken for that of the other.
+func TestSnapshotOfACopy(t *testing.T) {
+	for name, edits := range map[string][]func(*mmapwal.Options){"plain": {}, "encrypted": {testLogEncrypted}} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			d := testLogOpen(t, dir, edits...)
+			testLogSave(t, d, testLogHard(1, 1, 5), testLogEntries(1, 5, 1, 10))
+			testLogClose(t, d)
+			copied := testLogCopyDir(t, dir)
+			for k, dir := range []string{dir, copied} {
+				d := testLogOpen(t, dir, edits...)
+				if err := d.CreateSnapshot(5, testLogConf(1), bytes.Repeat([]byte{byte(k)}, 5000)); err != nil {
+					t.Fatal(err)
+				}
+				testLogClose(t, d)
+				testLogClose(t, testLogOpen(t, dir, edits...))
+			}
+			file := metafile.SnapshotName(metafile.Position{Index: 5, Term: 1})
+			own := testLogCopyDir(t, dir)
+			testLogCopyFile(t, filepath.Join(copied, file), filepath.Join(dir, file))
+			for _, edit := range []func(*mmapwal.Options){testLogReadOnly, func(*mmapwal.Options) {}} {
+				_, err := mmapwal.Open(dir, testLogOptions(append(edits, edit)...))
+				testLogCorrupt(t, err, filepath.Join(dir, file))
+				if tampered := errors.Is(err, mmapwal.ErrTampered); tampered != (name == "encrypted") {
+					t.Errorf("tampered %v: %v", tampered, err)
+				}
+			}
+			for _, at := range []int64{13, 60} { // rot of its own file is no alarm
+				rotten := testLogCopyDir(t, own)
+				testLogFlip(t, filepath.Join(rotten, file), at)
+				d, err := mmapwal.Open(rotten, testLogOptions(edits...))
+				if err == nil {
+					_, err = d.Snapshot()
+					testLogClose(t, d)
+				}
+				testLogCorrupt(t, err, filepath.Join(rotten, file))
+				if errors.Is(err, mmapwal.ErrTampered) {
+					t.Errorf("damage at %d is called tampering: %v", at, err)
+				}
+			}
+		})
 	}
 }

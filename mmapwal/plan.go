@@ -159,11 +159,11 @@ func (d *DiskStorage) prepareSnapshot(p *plan, snap *raftpb.Snapshot) error {
 	if !inFile {
 		return nil
 	}
-	tmp, err := d.meta.WriteSnapshot(p.meta.Snapshot, snap.GetData())
+	tmp, sum, err := d.meta.WriteSnapshot(p.meta.Snapshot, snap.GetData())
 	if err != nil {
 		return noSpace(err)
 	}
-	p.snapFile = tmp
+	p.snapFile, p.meta.SnapshotSum = tmp, sum
 	return nil
 }
 
