@@ -34,6 +34,9 @@ func TestMain(m *testing.M) {
 	case "truncater":
 		truncater(os.Args[1])
 		os.Exit(0)
+	case "waiter":
+		waiter(os.Args[1])
+		os.Exit(0)
 	case "thawer":
 		thawer(os.Args[1])
 		os.Exit(0)

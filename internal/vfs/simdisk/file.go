@@ -18,6 +18,9 @@ type file struct {
 // step begins an operation that changes the file, which takes f.fsys.mu until
 // the returned function is called.
 func (f *file) step(op Op) (unlock func(), err error) {
+	if stall := f.fsys.stall.Load(); stall != nil {
+		(*stall)(op, f.name)
+	}
 	f.fsys.mu.Lock()
 	if !f.writable {
 		err = &fs.PathError{Op: op, Path: f.name, Err: fs.ErrPermission}

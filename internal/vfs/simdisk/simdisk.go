@@ -25,7 +25,7 @@
 //
 // Each operation that changes something is a step. CutAt makes the one at a
 // given step and all later ones fail, as if the power were gone. Watch sees each
-// step before it is done, and can take images there.
+// step before it is done, and can take images there. Stall makes steps wait.
 package simdisk
 
 import (
@@ -36,6 +36,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
@@ -74,6 +75,7 @@ type FS struct {
 	cut   bool
 	hook  func(op Op, name string) error
 	watch func(s Step)
+	stall atomic.Pointer[func(op Op, name string)]
 	// changed: a power cut can leave something else than at the last step.
 	changed bool
 	loaded  []*inode // those with memory
@@ -149,6 +151,16 @@ func (f *FS) Watch(watch func(s Step)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.watch, f.changed = watch, true
+}
+
+// Stall makes each step of a file call stall first, which may wait as a disk does that hangs:
+// nothing else of the FS waits with it. Nil removes it.
+func (f *FS) Stall(stall func(op Op, name string)) {
+	if stall == nil {
+		f.stall.Store(nil)
+		return
+	}
+	f.stall.Store(&stall)
 }
 
 // Restart is the death of the process, and not of the machine: locks are given
