@@ -54,9 +54,10 @@ type File struct {
 	name     string
 	file     vfs.File
 	mem      vfs.Mapping
-	meta     Meta // the newest, as stored
-	newest   int  // the page that holds it
-	volatile int  // the page of 2 and 3 that is written next
+	meta     Meta  // the newest, as stored
+	pages    Pages // as they were read
+	newest   int   // the page that holds it
+	volatile int   // the page of 2 and 3 that is written next
 	damaged  []int
 	settled  bool // see Settled
 	outdated bool // see Outdated
@@ -248,7 +249,12 @@ func (f *File) load() error {
 	if err := f.unseal(&pages, newest); err != nil {
 		return err
 	}
-	f.meta, f.newest, f.damaged = pages[newest], newest, damaged
+	f.meta, f.newest, f.damaged, f.pages = pages[newest], newest, damaged, Pages{}
+	for i := range pages {
+		if errs[i] == nil {
+			f.pages[i] = &pages[i]
+		}
+	}
 	f.volatile = 2
 	if pages[2].sequence > pages[3].sequence {
 		f.volatile = 3
@@ -408,7 +414,8 @@ func (f *File) Restore() error {
 }
 
 // Commit makes m durable: page 1, then page 0, each synced. After an error the
-// disk holds the old state or m, and which one is for the next Open to find.
+// disk holds the old state or m, and which one is for the next Open to find. The
+// records that the hard state was stored behind have been synced.
 func (f *File) Commit(m Meta) error {
 	first, second := 1, 0
 	if f.newest == 1 || slices.Contains(f.damaged, 0) {
@@ -448,6 +455,7 @@ func (f *File) CommitClean(m Meta) error {
 }
 
 func (f *File) commit(m Meta, first, second int) error {
+	m.Behind = End{}
 	if err := f.set(m); err != nil {
 		return err
 	}

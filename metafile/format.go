@@ -38,6 +38,9 @@ import (
 //	 128     4  bytes in use, from the start of the page
 //	 132     4  durable end: salt of the file, which tells it from others of its number
 //	 136     8  entry files from this number on are encrypted; 0: none is
+//	 152     8  the hard state counts only if the records reach this place: number of the
+//	 160     8    file; 0: it counts in any case; and offset in it, in bytes
+//	 168     4    salt of that file
 //	 176     8  snapshot file: the first bytes of the SHA-256 of what tells it from others,
 //	            its header and, encrypted, its wrapped data key; 0: not known
 //	 512     4  length of the hard state; 0: none was stored
@@ -74,6 +77,7 @@ const (
 	atUsed         = 128
 	atDurableSalt  = 132
 	atEncrypted    = 136
+	atBehind       = 152
 	atSnapshotSum  = 176
 	atHardState    = 512
 	atSnapshot     = 1024
@@ -121,7 +125,7 @@ type Position struct{ Index, Term uint64 }
 type End struct {
 	File   uint64 // number of the file; 0: none yet
 	Offset int64  // bytes
-	Salt   uint32 // of the file; only Durable has it
+	Salt   uint32 // of the file; only Durable and Behind have it
 }
 
 // HardState is raft's, stored or not yet.
@@ -148,6 +152,7 @@ type Meta struct {
 	EncryptedFrom uint64 // entry files from this number on are encrypted
 
 	HardState HardState
+	Behind    End // the records that HardState was stored behind, if they were not synced
 
 	Snapshot       Position
 	SnapshotInFile bool   // the snapshot's data is in a file of its own
@@ -234,6 +239,9 @@ func (m *Meta) Encode(p []byte, auth *encryption.Authenticator) {
 	put(atClearedFile, m.ClearedEnd.File)
 	put(atClearedEnd, uint64(m.ClearedEnd.Offset))
 	put(atEncrypted, m.EncryptedFrom)
+	put(atBehind, m.Behind.File)
+	put(atBehind+8, uint64(m.Behind.Offset))
+	page.Order.PutUint32(p[atBehind+16:], m.Behind.Salt)
 	put(atSnapshotSum, m.SnapshotSum)
 	m.HardState.encode(p[atHardState:atSnapshot])
 	put(atSnapshot, m.Snapshot.Index)
@@ -334,6 +342,7 @@ func Decode(p []byte) (Meta, error) {
 		ClearedEnd:     End{File: get(atClearedFile), Offset: int64(get(atClearedEnd))},
 		Snapshot:       Position{get(atSnapshot), get(atSnapshot + 8)},
 		EncryptedFrom:  get(atEncrypted),
+		Behind:         End{get(atBehind), int64(get(atBehind + 8)), page.Order.Uint32(p[atBehind+16:])},
 		SnapshotSum:    get(atSnapshotSum),
 		SnapshotInFile: flags&flagSnapshotInFile != 0,
 		SnapshotPlain:  flags&flagSnapshotPlain != 0,

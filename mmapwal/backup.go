@@ -134,7 +134,7 @@ func (d *DiskStorage) cut() (c *cut, err error) {
 // recovery, which knows the end, finds just what is there.
 func (c *cut) describe(v *view) (err error) {
 	m := v.meta
-	m.Clean, m.Durable, m.HardState = false, metafile.End{}, v.hard
+	m.Clean, m.Durable, m.HardState, m.Behind = false, metafile.End{}, v.hard, metafile.End{}
 	if n := len(c.files); n > 0 {
 		f := &c.files[n-1]
 		m.Durable = metafile.End{File: f.Header().Number, Offset: f.End(), Salt: f.Header().Salt}

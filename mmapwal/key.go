@@ -53,6 +53,9 @@ func (d *DiskStorage) RotateKeyWrapper(w encryption.KeyWrapper) error {
 	if m.WrappedKey, err = d.meta.Keys().Wrap(w); err != nil {
 		return fmt.Errorf("mmapwal: rotate key: %w", err)
 	}
+	if err := d.syncData(); err != nil { // what is committed has been synced
+		return d.poison(err)
+	}
 	if err := d.meta.CommitEverywhere(m); err != nil {
 		return d.poison(err)
 	}

@@ -77,6 +77,9 @@ func (d *DiskStorage) loadFiles(inv *inventory) error {
 	if err != nil {
 		return err
 	}
+	if err := d.believe(files[:n]); err != nil {
+		return err
+	}
 	if d.opts.ReadOnly {
 		d.adoptLoaded(files[:n])
 		return nil
@@ -85,6 +88,36 @@ func (d *DiskStorage) loadFiles(inv *inventory) error {
 		return err
 	}
 	return d.recover(files, n)
+}
+
+// believe takes the hard state that the records of files, which are the log, bear out, and
+// tells wal.meta, durably, before any of them is changed, if that is not the one it says.
+func (d *DiskStorage) believe(files []loaded) error {
+	m := d.meta.Meta()
+	d.hard = m.HardState
+	if m.Clean {
+		return nil
+	}
+	found := make([]metafile.End, 0, len(files))
+	for _, l := range files {
+		end := foundEnd(l.file)
+		if l.scan != nil {
+			end.Offset = l.scan.End
+		}
+		found = append(found, end)
+	}
+	d.hard = d.meta.Believed(found)
+	if d.hard == m.HardState {
+		return nil
+	}
+	d.log.Warn("raftwal: entries were lost that were not promised, and the hard state that was stored behind them does not count",
+		"dir", d.dir, "term", m.HardState.Term, "vote", m.HardState.Vote, "commit", m.HardState.Commit,
+		"term_now", d.hard.Term, "vote_now", d.hard.Vote, "commit_now", d.hard.Commit)
+	if d.opts.ReadOnly {
+		return nil
+	}
+	m.HardState = d.hard
+	return d.meta.Commit(m)
 }
 
 // openFiles opens the files with the given numbers and reads those that are not

@@ -254,13 +254,13 @@ func (d *DiskStorage) settled() bool {
 func (d *DiskStorage) beginRun() error {
 	d.publish()
 	m := d.meta.Meta()
+	m.HardState = d.hard
 	d.reconcile(&m)
 	goesOn := d.settled() && d.tail != nil && !d.tail.Stale() && len(d.empty) == 0 && m.HardState == d.view.meta.HardState
 	m.Clean, m.SyncPolicy = false, uint32(d.opts.Sync.mode)
 	m.Durable = metafile.End{}
 	if n := len(d.files); n > 0 {
-		f := d.files[n-1].file
-		m.Durable = metafile.End{File: f.Number(), Offset: f.End(), Salt: f.Salt()}
+		m.Durable = foundEnd(d.files[n-1].file)
 	}
 	commit := d.meta.Commit
 	if d.opts.wrapper != nil && !m.Encrypted {
@@ -398,6 +398,7 @@ func (d *DiskStorage) loadReadOnly() error {
 	d.publish()
 	m := d.meta.Meta()
 	d.plainAside = inv.plainAside(m, nil) + inv.plainDead(m)
+	m.HardState = d.hard
 	d.reconcile(&m)
 	d.hard = m.HardState
 	d.publish()

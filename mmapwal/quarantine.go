@@ -30,6 +30,10 @@ func (d *DiskStorage) keepValidPrefix(numbers []uint64) error {
 		d.log.Error("raftwal: damage found; what is in front of it is kept", "err", d.findGap(files[:kept+1]))
 		files = files[:kept]
 	}
+	n := d.endOfLog(files)
+	if err := d.believe(files[:n]); err != nil {
+		return err
+	}
 	for k, l := range files {
 		if !damaged[k] {
 			continue
@@ -41,7 +45,7 @@ func (d *DiskStorage) keepValidPrefix(numbers []uint64) error {
 	if err := d.setAside(numbers[len(files):]); err != nil {
 		return err
 	}
-	return d.recover(files, d.endOfLog(files))
+	return d.recover(files, n)
 }
 
 // inspectAll opens and reads files up to the first that cannot be used, and says which of

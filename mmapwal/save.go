@@ -1,6 +1,7 @@
 package mmapwal
 
 import (
+	"slices"
 	"time"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
@@ -310,12 +311,29 @@ func (d *DiskStorage) noteMeta(hard metafile.HardState) error {
 		return nil
 	}
 	m := d.meta.Meta()
-	m.HardState, m.Durable = hard, durable
+	m.HardState, m.Durable, m.Behind = hard, durable, metafile.End{}
+	if d.opts.Sync.mode == noSync {
+		m.Behind = d.reached()
+	}
 	if err := d.meta.Note(m); err != nil {
 		return err
 	}
 	d.publishMeta()
 	return nil
+}
+
+// reached returns the end of the records that are stored; none if there are none.
+func (d *DiskStorage) reached() metafile.End {
+	for _, s := range slices.Backward(d.files) {
+		if s.file.End() > entryfile.DataStart {
+			return foundEnd(s.file)
+		}
+	}
+	return metafile.End{}
+}
+
+func foundEnd(f *entryfile.File) metafile.End {
+	return metafile.End{File: f.Number(), Offset: f.End(), Salt: f.Salt()}
 }
 
 // publishMeta shows reads what wal.meta holds.

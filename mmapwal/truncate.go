@@ -30,7 +30,7 @@ func (d *DiskStorage) TruncateEntriesUntil(lastIdx uint64) error {
 	if below <= done {
 		return nil
 	}
-	if d.syncer.pending() {
+	if d.syncer.pending() || d.opts.Sync.mode == noSync { // what is committed has been synced
 		if err := d.syncHardState(); err != nil {
 			return d.poison(err)
 		}

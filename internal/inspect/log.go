@@ -105,6 +105,7 @@ func lookOnce(ctx context.Context, fsys vfs.FS, dir string, o Options) (*Log, er
 	slices.Reverse(l.chain)
 	l.checkChain()
 	l.findRange()
+	l.judgeHardState()
 	l.checkState()
 	if err := l.lookAtSnapshot(); err != nil {
 		return nil, err

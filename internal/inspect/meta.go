@@ -235,10 +235,8 @@ func (l *Log) describeMeta(views [pages]metafile.PageView, newest int) {
 		Compacted: Position(m.Compacted), FirstFile: m.FirstFile,
 		Durable: Place{m.Durable.File, m.Durable.Offset}, Cleared: m.ClearedBelow,
 	}
+	l.describeHardState()
 	l.Meta.SyncPolicy = map[uint32]string{0: "HardSync", 1: "BatchSync", 2: "NoSync"}[m.SyncPolicy]
-	if h := m.HardState; h.Stored {
-		l.Meta.HardState = &HardState{h.Term, h.Vote, h.Commit}
-	}
 	s := &l.Meta.Snapshot
 	s.Position, s.Plain, s.Encrypted = Position(m.Snapshot), m.SnapshotPlain, m.Encrypted && !m.SnapshotPlain
 	if m.SnapshotInFile {
@@ -248,6 +246,52 @@ func (l *Log) describeMeta(views [pages]metafile.PageView, newest int) {
 	if !m.Encrypted {
 		l.describeSnapshot()
 	}
+}
+
+func (l *Log) describeHardState() {
+	l.Meta.HardState = nil
+	if h := l.meta.HardState; h.Stored {
+		l.Meta.HardState = &HardState{h.Term, h.Vote, h.Commit}
+	}
+}
+
+// judgeHardState takes the hard state that counts, as Open does: see metafile.Pages.
+func (l *Log) judgeHardState() {
+	if l.Meta == nil || l.meta.Clean {
+		return
+	}
+	views, _ := l.readPages(l.metaRaw)
+	var p metafile.Pages
+	for k := range views {
+		if views[k].Err == nil {
+			p[k] = &views[k].Meta
+		}
+	}
+	var live []*File
+	for _, c := range l.chain {
+		if c.file.Role == RoleLive {
+			live = append(live, c.file)
+		}
+	}
+	hard, newest := p.Believed(Ends(live))
+	if hard < 0 || p[hard].HardState == p[newest].HardState {
+		return
+	}
+	was := p[newest].HardState
+	l.meta.HardState = p[hard].HardState
+	l.describeHardState()
+	l.add(Problem{Severity: Note, Kind: KindState, File: metafile.Name, Offset: int64(newest) * page.Size, Length: page.Size,
+		What: fmt.Sprintf("the hard state of page %d (term %d, vote %d, commit %d) was stored behind entries that are not there; that of page %d counts",
+			newest, was.Term, was.Vote, was.Commit, hard),
+		Heal: "nothing to do: neither was promised, since nothing was synced; the next Open for writing puts it right"})
+}
+
+// Ends says where the records of files end, as metafile.Pages needs to know it.
+func Ends(files []*File) (found []metafile.End) {
+	for _, f := range files {
+		found = append(found, metafile.End{File: f.Header.Number, Offset: f.End, Salt: f.Header.Salt})
+	}
+	return found
 }
 
 // describeSnapshot says what the inline part of the snapshot does.

@@ -8,7 +8,7 @@ import (
 	"github.com/seed-2fef92ad/raftwal/internal/powercut"
 )
 
-// TestPowerCutAsync tries SaveAsync and BatchSync where order matters most: a suffix is
+// TestPowerCutAsync tries SaveAsync, BatchSync and NoSync where order matters most: a suffix is
 // replaced after its term was stored, so that only the commit index, which covers it,
 // changes beside the entries.
 func TestPowerCutAsync(t *testing.T) {
@@ -17,7 +17,7 @@ func TestPowerCutAsync(t *testing.T) {
 	for seed := range 12 {
 		histories = append(histories, parse(t, fmt.Sprintf("a,h,o%d", seed+1)), parse(t, fmt.Sprintf("a,a,h,o%d,a", seed+1)))
 	}
-	for name, cfg := range map[string]*powercut.Config{"SaveAsync": {Async: true}, "BatchSync": {Batch: true}} {
+	for name, cfg := range map[string]*powercut.Config{"SaveAsync": {Async: true}, "BatchSync": {Batch: true}, "NoSync": {NoSync: true}} {
 		t.Run(name, func(t *testing.T) {
 			report := tryShort(t, cfg, limits, histories)
 			atLeast(t, "images", report.Images, 500)

@@ -144,13 +144,23 @@ func (e expectation) match(d *mmapwal.DiskStorage, noSync bool) (*oracle.Model, 
 }
 
 // fits reports whether the hard state and checkpoint of got were noted, with the commit
-// index put inside the log; and, but for NoSync, whether m has what that commits.
+// index put inside the log; and whether m has what that commits. Under NoSync the hard state is of
+// the time of m or before.
 func (e expectation) fits(m, got *oracle.Model, noSync bool) bool {
-	return slices.ContainsFunc(e.noted, func(n noted) bool {
+	known := slices.ContainsFunc(e.noted, func(n noted) bool { return n.checkpoint == got.Checkpoint })
+	return known && slices.ContainsFunc(e.noted, func(n noted) bool {
 		hard := n.hard
 		if hard[0] > 0 {
 			hard[2] = min(max(hard[2], m.Snap[0]), m.Last())
 		}
-		return hard == got.Hard && n.checkpoint == got.Checkpoint && (noSync || n.commits(m))
+		if noSync {
+			return hard == got.Hard && n.commits(m) && !e.later(n.entries, m)
+		}
+		return hard == got.Hard && n.checkpoint == got.Checkpoint && n.commits(m)
 	})
+}
+
+// later reports whether the log held a after it held b.
+func (e expectation) later(a, b *oracle.Model) bool {
+	return slices.Index(e.models, a) > slices.Index(e.models, b)
 }

@@ -220,7 +220,7 @@ func (w *work) dropCovered(l *inspect.Log) (err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close(), w.take()) }()
 	m := f.Meta()
-	m.Compacted = m.Snapshot
+	m.Compacted, m.HardState = m.Snapshot, f.Believed(inspect.Ends(l.Files))
 	for _, file := range l.Files {
 		if file.Role == inspect.RoleLive && file.First <= m.Snapshot.Index+1 && m.Snapshot.Index < file.Last {
 			m.FirstFile = file.Number // what is in front of it is covered, too
