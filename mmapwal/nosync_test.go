@@ -79,3 +79,39 @@ func TestNoSyncCommit(t *testing.T) {
 		})
 	}
 }
+
+// TestNoSyncRecoveryDies: a recovery that finds a hard state without its records, and dies at
+// any step, leaves none that counts for the next one: not by the record with which it ended
+// the file either, which reaches the place where those ended.
+func TestNoSyncRecoveryDies(t *testing.T) {
+	disk := simdisk.New()
+	now := func(f func()) { f() }
+	d, err := mmapwal.OpenOn(testHost(disk, now), "/log", testLogOptions(testLogNoSync))
+	if err != nil {
+		t.Fatal(err)
+	}
+	testLogSave(t, d, testLogHard(1, 1, 2), testLogEntries(1, 3, 1, 100))
+	if err := d.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	testLogSave(t, d, testLogHard(2, 2, 3), testLogEntries(3, 3, 2, 0)) // a record as large as the one that ends a file
+	for n := 1; ; n++ {
+		image := testKeptMeta(disk)
+		image.CutAt(n)
+		_, err := mmapwal.OpenOn(testHost(image, now), "/log", testLogOptions())
+		whole := err == nil
+		image.Restart()
+		if whole {
+			break
+		}
+		e, err := mmapwal.OpenOn(testHost(image, now), "/log", testLogOptions())
+		if err != nil {
+			t.Fatalf("step %d: %v", n, err)
+		}
+		h, err := e.HardState()
+		term, err3 := e.Term(3)
+		if err != nil || err3 != nil || h.GetCommit() != 2 || term != 1 {
+			t.Fatalf("step %d: hard state %v, %v; entry 3 is of term %d, %v", n, h, err, term, err3)
+		}
+	}
+}

@@ -37,8 +37,6 @@ var mutations = []mutation{
 		"\td.publishHard()\n", ""}}},
 	{"a hard state counts though the records that it was stored behind are lost", []edit{{"metafile/believe.go",
 		"i > 1 && !m.Behind.Reached(p[newest].FirstFile, found)", "false"}}},
-	{"Open changes files before it says which hard state counts", []edit{{"mmapwal/load.go",
-		"\tm.HardState = d.hard\n\treturn d.meta.Commit(m)\n", "\treturn nil\n"}}},
 	{"clearing commits a hard state whose records are not synced", []edit{{"mmapwal/truncate.go",
 		"if d.syncer.pending() || d.opts.Sync.mode == noSync {", "if d.syncer.pending() {"}}},
 	{"files that are full are not synced", []edit{{"mmapwal/ahead.go",
