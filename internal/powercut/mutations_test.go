@@ -141,8 +141,6 @@ var mutations = []mutation{
 	}},
 	{"the number of a removed file is used again", []edit{{"mmapwal/load.go",
 		"max(d.next, m.FirstFile, m.Durable.File+1, m.ClearedEnd.File+1, inv.lastSpare()+1)", "max(d.next, 1)"}}},
-	{"the number of a file in which entries were cleared is used again", []edit{{"mmapwal/load.go",
-		", m.ClearedEnd.File+1, inv", ", inv"}}},
 	{"entries written anew count as cleared", []edit{{"entryfile/read.go",
 		"(file < b.ClearedFile || file", "(true || file < b.ClearedFile || file"}}},
 	{"empty files are not removed durably", []edit{{"mmapwal/open.go",
