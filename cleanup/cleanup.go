@@ -106,6 +106,24 @@ func (r *Remover) enqueue(dead []Dead) bool {
 	return len(r.queue) > 0
 }
 
+// Finish waits for the files that are being removed, and reports whether any of them is gone,
+// and with it its space.
+func (r *Remover) Finish() (gone bool) {
+	before := r.Stats().Removed
+	r.Wait()
+	return r.Stats().Removed > before
+}
+
+// DropSpare removes a spare file, and reports whether there was one.
+func (r *Remover) DropSpare() bool {
+	name := r.TakeSpare()
+	if name == "" {
+		return false
+	}
+	r.note(name, r.files.Remove(filepath.Join(r.dir, name)))
+	return true
+}
+
 // Wait returns when nothing is being removed any more.
 func (r *Remover) Wait() { r.runner.Wait() }
 

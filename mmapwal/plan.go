@@ -46,8 +46,8 @@ func (d *DiskStorage) makeRoom(p *plan) error {
 	rest := p.entries
 	if len(rest) > 0 && d.tail != nil && (!p.empties || d.tailIsFresh()) {
 		count, bytes := d.tail.Room(rest)
-		if err := d.tail.Reserve(bytes); err != nil {
-			return noSpace(err)
+		if err := d.withRoom(func() error { return d.tail.Reserve(bytes) }); err != nil {
+			return err
 		}
 		p.inTail, rest = count, rest[count:]
 	}
@@ -72,12 +72,47 @@ func (d *DiskStorage) addFile(p *plan, es []*raftpb.Entry) (count int, err error
 		p.files = append(p.files, f) // it is given back if there is no room
 		var bytes int64
 		count, bytes = f.Room(es)
-		err = f.Reserve(bytes)
-	} else if f, count, err = d.prepareFile(d.next+uint64(len(p.files)), d.before(p), es); err == nil {
-		p.files = append(p.files, f)
+		err = d.withRoom(func() error { return f.Reserve(bytes) })
+	} else {
+		err = d.withRoom(func() (err error) {
+			f, count, err = d.prepareFile(d.next+uint64(len(p.files)), d.before(p), es)
+			return err
+		})
+		if err == nil {
+			p.files = append(p.files, f)
+		}
 	}
 	p.counts = append(p.counts, count)
-	return count, noSpace(err)
+	return count, err
+}
+
+// withRoom calls reserve, which makes room and can be tried again. As long as the disk is
+// full, it first gives up what the log keeps for later.
+func (d *DiskStorage) withRoom(reserve func() error) error {
+	err := noSpace(reserve())
+	for errors.Is(err, ErrNoSpace) {
+		given, failed := d.giveRoom()
+		if failed != nil {
+			return failed
+		}
+		if !given {
+			return err
+		}
+		err = noSpace(reserve())
+	}
+	return err
+}
+
+// giveRoom gives space back to the disk: that of dead files, which may be on their way, of a
+// spare file, of the file that was made ahead. given is false if there is none of them.
+func (d *DiskStorage) giveRoom() (given bool, err error) {
+	if d.remover.Finish() || d.remover.DropSpare() {
+		return true, nil
+	}
+	if f := d.takeNext(); f != nil {
+		return true, d.unmake(f)
+	}
+	return false, nil
 }
 
 // tailIsFresh: the tail has not taken a record yet.
@@ -159,12 +194,10 @@ func (d *DiskStorage) prepareSnapshot(p *plan, snap *raftpb.Snapshot) error {
 	if !inFile {
 		return nil
 	}
-	tmp, sum, err := d.meta.WriteSnapshot(p.meta.Snapshot, snap.GetData())
-	if err != nil {
-		return noSpace(err)
-	}
-	p.snapFile, p.meta.SnapshotSum = tmp, sum
-	return nil
+	return d.withRoom(func() (err error) {
+		p.snapFile, p.meta.SnapshotSum, err = d.meta.WriteSnapshot(p.meta.Snapshot, snap.GetData())
+		return err
+	})
 }
 
 func (d *DiskStorage) randomUint64() (uint64, error) {
