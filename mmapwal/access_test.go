@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -33,6 +35,8 @@ func TestLogChild(t *testing.T) {
 		testLogOpen(t, dir)
 		testLogTell("ready")
 		_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
+	case "first":
+		testLogFirst(dir)
 	case "save":
 		testLogKillChild(t, dir)
 	}
@@ -79,6 +83,9 @@ func TestLockedAcrossProcesses(t *testing.T) {
 	}
 	_, err = mmapwal.Open(dir, testLogOptions())
 	testLogIs(t, err, mmapwal.ErrLocked)
+	if pid := fmt.Sprintf("process %d", cmd.Process.Pid); runtime.GOOS == "linux" && !strings.Contains(err.Error(), pid) {
+		t.Logf("the error does not name %s, as it does where the kernel tells: %v", pid, err)
+	}
 	testLogClose(t, testLogOpen(t, dir, testLogReadOnly))
 	_ = in.Close()
 	if err := cmd.Wait(); err != nil {

@@ -90,7 +90,7 @@ func (inv *inventory) mayCreate() error {
 		return fmt.Errorf("%w: %w", ErrForeign, errRestoring)
 	}
 	if len(inv.numbers) > 0 {
-		return corrupt.At(filepath.Join(inv.dir, metafile.Name), 0, "the file is missing beside entry files: restore it from a backup, or move the entry files away")
+		return corrupt.At(filepath.Join(inv.dir, metafile.Name), 0, missingMeta)
 	}
 	others := slices.Concat(inv.unknown, inv.snapshots, inv.setAside, inv.spares)
 	if len(others) > 0 {
@@ -98,6 +98,10 @@ func (inv *inventory) mayCreate() error {
 	}
 	return nil
 }
+
+// missingMeta does not advise to move the entry files away: the node would be a blank one.
+const missingMeta = "the file is missing beside entry files, and with it term and vote: restore a backup of the whole directory, " +
+	"or add the node to its group anew, under another id; with a new log here it could vote twice"
 
 var errRestoring = errors.New("a restore into it is under way, or was interrupted: run it again")
 

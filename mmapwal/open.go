@@ -11,6 +11,7 @@ import (
 	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
 	"github.com/seed-2fef92ad/raftwal/internal/host"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"github.com/seed-2fef92ad/raftwal/metafile"
 	"go.etcd.io/raft/v3/raftpb"
 )
@@ -29,7 +30,13 @@ func InitEncrypted(dir string, key []byte) (*DiskStorage, error) {
 }
 
 // Open opens the log in dir, or makes a new one there (directory 0700, files
-// 0600) if dir is empty or missing. nil options are the default ones: HardSync.
+// 0600) if dir is empty or missing: once in the life of a node. Later starts should not, but
+// fail (Options.MustExist): a log that was lost, or whose volume is not mounted, would be
+// replaced by a blank one. nil options are the default ones: HardSync.
+//
+// The log stays in the directory that dir leads to now, wherever that is moved, and wherever
+// the process goes; dir may be a link, or lead through one. What is no regular file under
+// the name of one of its files is refused. Of many that open a new log at once one gets it.
 //
 // After a run that did not end with Close, Open recovers: it drops a torn tail,
 // which was never promised, stores again what may not have reached the disk, and
@@ -43,7 +50,7 @@ func InitEncrypted(dir string, key []byte) (*DiskStorage, error) {
 // *CorruptError if promised data is damaged; ErrForeign for a directory of
 // Dgraph's or another program's; ErrVersion; ErrInvalid for options out of
 // range; ErrUnsupported for a file system without locks; ErrNoSpace; what the
-// operating system answers, fs.ErrNotExist for ReadOnly among it. Files are
+// operating system answers, fs.ErrNotExist for ReadOnly and MustExist among it. Files are
 // changed only if Open succeeds or the disk fails.
 func Open(dir string, opts *Options) (*DiskStorage, error) {
 	o, err := opts.withDefaults()
@@ -79,13 +86,15 @@ func (d *DiskStorage) open() error {
 	if d.dir == "" {
 		return invalidf("the name of the directory is empty")
 	}
-	if !d.opts.ReadOnly {
+	if !d.opts.ReadOnly && !d.opts.MustExist {
 		if err := d.host.FS.MkdirAll(d.dir); err != nil {
 			return err
 		}
 	}
 	var err error
-	if d.fsys, err = d.host.FS.OpenDir(d.dir); err != nil {
+	if d.fsys, err = d.host.FS.OpenDir(d.dir); errors.Is(err, fs.ErrNotExist) {
+		return d.noLog(err)
+	} else if err != nil {
 		return err
 	}
 	if d.opts.ReadOnly {
@@ -111,12 +120,33 @@ func (d *DiskStorage) lock() (err error) {
 	if d.meta, err = metafile.Open(d.fsys, d.dir, false); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	// Of those that want to make the log here at the same time one does, and nobody sees a
+	// part of it. Where a directory cannot be locked, as over NFS, they meet at wal.meta.
+	if err := d.fsys.Lock(); errors.Is(err, vfs.ErrLocked) {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.fsys.Unlock()) }()
+	if d.meta, err = metafile.Open(d.fsys, d.dir, false); !errors.Is(err, fs.ErrNotExist) {
+		return err // it was made meanwhile
+	}
+	if err := d.makeLog(err); err != nil {
+		return err
+	}
+	d.meta, err = metafile.Open(d.fsys, d.dir, false)
+	return err
+}
+
+// makeLog makes wal.meta, which is missing, as err tells.
+func (d *DiskStorage) makeLog(missing error) error {
 	inv, err := takeInventory(d.fsys, d.dir)
 	if err != nil {
 		return err
 	}
 	if err := inv.mayCreate(); err != nil {
 		return err
+	}
+	if d.opts.MustExist {
+		return d.noLog(missing)
 	}
 	// The directory may have been made by a process that did not live to sync it,
 	// or by the user.
@@ -141,8 +171,17 @@ func (d *DiskStorage) lock() (err error) {
 	if err := metafile.Create(d.fsys, d.dir, m, keys, d.host.Random); err != nil && !errors.Is(err, fs.ErrExist) {
 		return noSpace(err)
 	}
-	d.meta, err = metafile.Open(d.fsys, d.dir, false)
-	return err
+	d.log.Info("raftwal: made a new log, with no vote and no entries", "dir", d.dir, "encrypted", m.Encrypted)
+	return nil
+}
+
+// noLog says what it may mean that there is no log.
+func (d *DiskStorage) noLog(missing error) error {
+	if !d.opts.MustExist {
+		return missing
+	}
+	return fmt.Errorf("there is no log in %s, and Options.MustExist says that there was one: a volume may not be mounted, "+
+		"or the path may be wrong; a node that has lost its log must not start with a new one under its old id (%w)", d.dir, missing)
 }
 
 // checkMeta judges what wal.meta says before anything relies on it.
@@ -418,7 +457,7 @@ func (d *DiskStorage) explainMissing(err error) error {
 	case listErr == nil && inv.restoring():
 		return fmt.Errorf("%w: %w", errRestoring, err)
 	case listErr == nil && len(inv.numbers) > 0:
-		return corrupt.At(filepath.Join(d.dir, metafile.Name), 0, "the file is missing beside entry files")
+		return corrupt.At(filepath.Join(d.dir, metafile.Name), 0, missingMeta)
 	}
 	return err
 }

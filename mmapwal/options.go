@@ -122,6 +122,11 @@ type Options struct {
 	// at Open. Entries that the owner has dropped since can be raft.ErrCompacted.
 	ReadOnly bool
 
+	// MustExist has Open refuse to make a log, or a directory: fs.ErrNotExist. It is for every
+	// start of a node but its first: where a log was lost, or its volume is not mounted, a
+	// new one would be a node without its vote and entries, which can break Raft's guarantees.
+	MustExist bool
+
 	// SlowSync is how long a sync of entries may take before the Logger is told, at
 	// most once in 10 seconds: 0 is 1 second, negative is never.
 	SlowSync time.Duration

@@ -85,7 +85,7 @@ func rekey(out io.Writer, dir string, oldKey, newKey []byte) (err error) {
 	if !encrypted && oldKey != nil {
 		return fmt.Errorf("%s: %w: to encrypt it, leave out --key-file", dir, mmapwal.ErrNotEncrypted)
 	}
-	opts := &mmapwal.Options{Key: oldKey, Logger: slog.New(slog.DiscardHandler)}
+	opts := &mmapwal.Options{MustExist: true, Key: oldKey, Logger: slog.New(slog.DiscardHandler)}
 	if !encrypted {
 		opts.Key = newKey
 	}

@@ -253,7 +253,7 @@ func (w *work) open(l *inspect.Log) error {
 	if err := w.give(); err != nil {
 		return err
 	}
-	opts := mmapwal.Options{Logger: slog.New(slog.DiscardHandler), FileDataSize: dataBytes(l)}
+	opts := mmapwal.Options{MustExist: true, Logger: slog.New(slog.DiscardHandler), FileDataSize: dataBytes(l)}
 	if l.Meta != nil && l.Meta.Encrypted {
 		opts.KeyWrapper = w.o.Wrapper
 	}

@@ -4,7 +4,6 @@ package vfs
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -156,13 +155,7 @@ func (d *direct) close() {
 func (f *osFile) StartWrite(off, n int64) { startWrite(f.fd(), off, n) }
 
 func (f *osFile) Lock() error {
-	err := unix.Flock(f.fd(), unix.LOCK_EX|unix.LOCK_NB)
-	switch {
-	case errors.Is(err, unix.EWOULDBLOCK):
-		return f.errorf("lock", ErrLocked)
-	case errors.Is(err, unix.ENOLCK), errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
-		return f.errorf("lock", fmt.Errorf("%w: %w", ErrNoLocks, err))
-	case err != nil:
+	if err := lock(f.fd()); err != nil {
 		return f.errorf("lock", err)
 	}
 	f.locked = true

@@ -4,6 +4,7 @@ package vfs
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -50,6 +51,40 @@ func openDir(dir string) (*osDir, error) {
 }
 
 func (d *osDir) Close() error { return d.file.Close() }
+
+func (d *osDir) Lock() error {
+	if err := d.with(lock); err != nil {
+		return &fs.PathError{Op: "lock", Path: d.path, Err: err}
+	}
+	return nil
+}
+
+func (d *osDir) Unlock() error {
+	return d.with(func(fd int) error { return unix.Flock(fd, unix.LOCK_UN) })
+}
+
+// lock takes the exclusive lock of an open file.
+func lock(fd int) error {
+	err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+	switch {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		return lockedBy(lockOwner(fd))
+	case errors.Is(err, unix.ENOLCK), errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+		return fmt.Errorf("%w: %w", ErrNoLocks, err)
+	}
+	return err
+}
+
+// lockedBy says which process has a lock; 0: nobody knows.
+func lockedBy(pid int) error {
+	switch pid {
+	case 0:
+		return ErrLocked
+	case os.Getpid():
+		return fmt.Errorf("%w: this process has it open already", ErrLocked)
+	}
+	return fmt.Errorf("%w: process %d", ErrLocked, pid)
+}
 
 // with calls call with the descriptor, which stays open for so long.
 func (d *osDir) with(call func(fd int) error) error {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -74,6 +76,33 @@ const mappingsStandAlone = true
 func syncMapped(pages []byte, _ *os.File) error { return unix.Msync(pages, unix.MS_SYNC) }
 
 func syncFile(f *os.File) error { return f.Sync() }
+
+// lockOwner returns the process that has an open file locked, as far as the kernel tells;
+// 0 if it does not.
+func lockOwner(fd int) int {
+	var stat unix.Stat_t
+	locks, err := os.ReadFile("/proc/locks")
+	if err != nil || unix.Fstat(fd, &stat) != nil {
+		return 0
+	}
+	return ownerIn(string(locks), fmt.Sprintf("%02x:%02x:%d", unix.Major(stat.Dev), unix.Minor(stat.Dev), stat.Ino))
+}
+
+// ownerIn looks for the owner of a file, as the device and number of it stand in /proc/locks:
+//
+//	1: FLOCK  ADVISORY  WRITE 4711 08:01:131077 0 EOF
+//
+// The owner is not told to a process in another namespace of processes.
+func ownerIn(locks, file string) int {
+	for line := range strings.Lines(locks) {
+		f := strings.Fields(line)
+		if len(f) >= 6 && f[1] == "FLOCK" && f[3] == "WRITE" && f[5] == file {
+			pid, _ := strconv.Atoi(f[4])
+			return max(pid, 0)
+		}
+	}
+	return 0
+}
 
 // syncFS syncs the file system that a file is on.
 func syncFS(fd int) error { return unix.Syncfs(fd) }

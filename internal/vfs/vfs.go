@@ -119,6 +119,11 @@ type Dir interface {
 	// SyncParents makes the directory's own name durable, and those of all directories
 	// that it lies in.
 	SyncParents() error
+	// Lock takes the exclusive lock of the directory without waiting: ErrLocked if it is
+	// taken, ErrNoLocks. Unlock or Close gives it up.
+	Lock() error
+	// Unlock gives it up.
+	Unlock() error
 	// Close gives the directory up. Its open files stay open.
 	Close() error
 }
@@ -130,6 +135,8 @@ func FixedDir(files Files) Dir { return fixedDir{files} }
 type fixedDir struct{ Files }
 
 func (fixedDir) SyncParents() error { return nil }
+func (fixedDir) Lock() error        { return nil }
+func (fixedDir) Unlock() error      { return nil }
 func (fixedDir) Close() error       { return nil }
 
 // CreateAnew is Create for a temporary name: what an earlier attempt left there

@@ -233,7 +233,10 @@ type openDir struct{ files }
 // SyncParents does nothing: MkdirAll has.
 func (openDir) SyncParents() error { return nil }
 
-func (openDir) Close() error { return nil }
+// Lock does nothing: there is one process.
+func (openDir) Lock() error   { return nil }
+func (openDir) Unlock() error { return nil }
+func (openDir) Close() error  { return nil }
 
 // files are those of one open directory, or, if that is nil, those of all.
 type files struct {

@@ -145,6 +145,17 @@ func (d *dir) SyncParents() error {
 	return d.base.SyncParents()
 }
 
+// Lock is vfs.Dir's.
+func (d *dir) Lock() error {
+	if err := d.fsys.call(OpLock, d.name); err != nil {
+		return err
+	}
+	return d.base.Lock()
+}
+
+// Unlock is not seen.
+func (d *dir) Unlock() error { return d.base.Unlock() }
+
 func (d *dir) Close() error {
 	err := d.fsys.call(OpClose, d.name)
 	if closeErr := d.base.Close(); err == nil {
