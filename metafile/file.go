@@ -296,9 +296,19 @@ func (f *File) judge(pages *[pageCount]Meta, errs *[pageCount]error) error {
 	if errs[0] != nil && errs[1] != nil {
 		return f.bothLost(errs)
 	}
-	if errs[0] != nil && pages[1].Clean {
-		return corrupt.At(f.name, 0, "page 0 (%v) is not what was closed, as page 1 tells: "+
-			"it is damaged, or Dgraph wrote to it since; if it was Dgraph, use `mmapwal import --from dgraph`", errs[0])
+	if errs[0] == nil || !pages[1].Clean {
+		return nil
+	}
+	if err := f.readPage(0); err != nil {
+		return err
+	}
+	page0 := f.buf
+	if err := f.readPage(1); err != nil {
+		return err
+	}
+	if WrittenByDgraph(page0[:], f.buf[:]) {
+		return corrupt.At(f.name, 0, "page 0 (%v) is not what was closed, as page 1 tells, and reads as if Dgraph had written to it since: "+
+			"use `mmapwal import --from dgraph`, or, if it certainly was not Dgraph, `mmapwal repair --not-dgraph`", errs[0])
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/seed-2fef92ad/raftwal/internal/golden"
 	"github.com/seed-2fef92ad/raftwal/internal/page"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+	"go.etcd.io/raft/v3/raftpb"
 )
 
 func TestCreateAndOpen(t *testing.T) {
@@ -188,20 +189,85 @@ func TestBothLost(t *testing.T) {
 	}
 }
 
+// TestPage0AgainstCleanPage1: whatever byte of page 0 of a log that was closed is flipped, it is
+// healed from page 1, unless the page reads as what Dgraph makes of it.
 func TestPage0AgainstCleanPage1(t *testing.T) {
 	dir := created(t)
 	f := open(t, dir)
 	must(t, f.CommitClean(metaOf(t, 2)))
 	must(t, f.Close())
-	wantMeta(t, read(t, dir), func() Meta { m := metaOf(t, 2); m.Clean = true; return m }())
-	damage(t, dir, 0)
-	e := wantCorrupt(t, openErr(t, dir))
-	if !strings.Contains(e.Reason, "import --from dgraph") {
-		t.Errorf("no word of import: %v", e)
+	want := metaOf(t, 2)
+	want.Clean = true
+	wantMeta(t, read(t, dir), want)
+	whole, err := os.ReadFile(filepath.Join(dir, Name))
+	must(t, err)
+	used, refused := int(page.Order.Uint32(whole[atUsed:])), 0
+	for at := range used {
+		content, bit := slices.Clone(whole), at%8
+		content[at] ^= 1 << bit
+		must(t, os.WriteFile(filepath.Join(dir, Name), content, 0o600))
+		f, err := Open(vfs.OS(), dir, true)
+		if err != nil {
+			if e := wantCorrupt(t, err); !strings.Contains(e.Reason, "import --from dgraph") || at < atCheckpoint || at >= oursBegin && at < oursEnd || at >= atHardState+40 && at < atSnapshot || at >= atSnapshotData {
+				t.Fatalf("bit %d of byte %d: %v", bit, at, err)
+			}
+			refused++
+			continue
+		}
+		if !slices.Equal(f.Damaged(), []int{0}) {
+			t.Fatalf("bit %d of byte %d: damaged %v", bit, at, f.Damaged())
+		}
+		wantMeta(t, f.Meta(), want)
+		must(t, f.Close())
 	}
-	damage(t, dir, 0, 1) // page 1 instead of page 0
+	if refused == 0 || refused > 30 {
+		t.Errorf("%d of %d flips read as Dgraph's", refused, used)
+	}
+	must(t, os.WriteFile(filepath.Join(dir, Name), whole, 0o600))
+	damage(t, dir, 1)
 	if f := open(t, dir); !slices.Equal(f.Damaged(), []int{1}) {
 		t.Errorf("damaged %v, want 1", f.Damaged())
+	}
+}
+
+// TestWrittenByDgraph: what Dgraph stores to page 0 of a log that was closed is told from damage.
+func TestWrittenByDgraph(t *testing.T) {
+	was := metaOf(t, 2)
+	was.Clean = true
+	var twin [page.Size]byte
+	was.Encode(twin[:], nil)
+	hard := func(p []byte, term, vote, commit uint64) {
+		(&HardState{Term: term, Vote: vote, Commit: commit, Stored: true}).encode(p[atHardState:atSnapshot])
+	}
+	snapshot := func(p []byte, index, term uint64) {
+		var m Meta
+		must(t, m.SetSnapshot(&raftpb.Snapshot{Data: []byte("state"), Metadata: &raftpb.SnapshotMetadata{Index: &index, Term: &term}}, false))
+		page.Order.PutUint64(p[atSnapshot:], index)
+		page.Order.PutUint64(p[atSnapshot+8:], term)
+		page.Order.PutUint32(p[atSnapshot+16:], uint32(len(m.snapshot)))
+		copy(p[atSnapshotData:], m.snapshot)
+	}
+	h, s := was.HardState, was.Snapshot
+	for name, test := range map[string]struct {
+		write func(p []byte)
+		want  bool
+	}{
+		"a later term":       {func(p []byte) { hard(p, h.Term+1, 3, h.Commit) }, true},
+		"a later commit":     {func(p []byte) { hard(p, h.Term, h.Vote, h.Commit+9) }, true},
+		"a later checkpoint": {func(p []byte) { page.Order.PutUint64(p[atCheckpoint:], was.Checkpoint+1) }, true},
+		"a later snapshot":   {func(p []byte) { snapshot(p, s.Index+5, s.Term) }, true},
+		"an earlier term":    {func(p []byte) { hard(p, h.Term-1, h.Vote, h.Commit) }, false},
+		"an earlier commit":  {func(p []byte) { hard(p, h.Term, h.Vote, h.Commit-1) }, false},
+		"another Raft ID":    {func(p []byte) { page.Order.PutUint64(p, was.RaftID+1) }, false},
+		"a snapshot changed": {func(p []byte) { p[atSnapshotData+3] ^= 1 }, false},
+		"zeros":              {func(p []byte) { clear(p) }, false},
+		"our part":           {func(p []byte) { p[atCompacted] ^= 1 }, false},
+	} {
+		p := twin
+		test.write(p[:])
+		if got := WrittenByDgraph(p[:], twin[:]); got != test.want {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }
 

@@ -410,7 +410,7 @@ func testLogRefusedDirs() []testLogRefused {
 			testLogFlip(t, filepath.Join(dir, "wal.meta"), page.Size+520)
 		}, corrupt, "both lost", "wal.meta"},
 		{"page 0 changed since the close", func(t *testing.T, dir string) {
-			testLogFlip(t, filepath.Join(dir, "wal.meta"), 520)
+			testLogEdit(t, filepath.Join(dir, "wal.meta"), func(p []byte) []byte { p[521]++; return p }) // the commit index
 		}, corrupt, imports, "wal.meta"},
 	}
 }

@@ -171,7 +171,7 @@ func (d *DiskStorage) checkAge(number uint64) error {
 	if !m.Clean || number <= m.Durable.File {
 		return nil
 	}
-	return corrupt.At(filepath.Join(d.dir, entryfile.Name(number)), 0, "the log was closed cleanly without this file: it is of another time")
+	return corrupt.At(filepath.Join(d.dir, entryfile.Name(number)), 0, "the log was closed cleanly without this file: it is of another time%s", d.orDgraph())
 }
 
 func (d *DiskStorage) openFile(number uint64) (loaded, error) {
@@ -209,7 +209,16 @@ func (d *DiskStorage) checkChain(f *entryfile.File, k int, numbers []uint64, bef
 }
 
 func (d *DiskStorage) missing(number uint64) error {
-	return corrupt.At(filepath.Join(d.dir, entryfile.Name(number)), 0, "the file is missing: restore it from a backup")
+	return corrupt.At(filepath.Join(d.dir, entryfile.Name(number)), 0, "the file is missing: restore it from a backup%s", d.orDgraph())
+}
+
+// orDgraph says what else may have happened to a log that was closed: Dgraph removes files
+// that show no entry, and makes one if none is left, when it opens a directory.
+func (d *DiskStorage) orDgraph() string {
+	if m := d.meta.Meta(); !m.Clean || m.Encrypted {
+		return ""
+	}
+	return "; if Dgraph has opened the directory since, use `mmapwal import --from dgraph`"
 }
 
 // read finds out what a file that is not sealed holds.

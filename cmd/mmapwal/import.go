@@ -55,7 +55,8 @@ From Dgraph, SRC is its raftwal directory ("w"):
     key of Dgraph's --encryption key-file=..., of 16, 24 or 32 bytes. KEYREGISTRY
     must be in SRC: if it is lost, or was made anew since, nobody can read the
     entries. Then import the log of another replica.
-  - A log of this program that Dgraph was used on, and wrote to, is imported, too.
+  - A log of this program that Dgraph wrote to, or that lacks files because Dgraph has
+    opened it, is imported, too.
 
 From etcd, SRC is its data directory, that of the member in it, which has wal and
 snap in it, or the wal directory, with snap beside it:

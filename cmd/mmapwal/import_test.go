@@ -304,3 +304,77 @@ func TestMeterIsQuiet(t *testing.T) {
 		t.Errorf("printed %q", errs.String())
 	}
 }
+
+// openedByDgraph does to a log what Dgraph does when it only opens it: it removes files whose
+// first slot is empty, and makes one if none is left.
+func openedByDgraph(t *testing.T, dir string) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "*.wal"))
+	must(t, err)
+	left := 0
+	for _, name := range names {
+		p, err := os.ReadFile(name)
+		must(t, err)
+		if bytes.Equal(p[8:16], make([]byte, 8)) {
+			must(t, os.Remove(name))
+		} else {
+			left++
+		}
+	}
+	if left == 0 {
+		name := filepath.Join(dir, fmt.Sprintf("%05d.wal", len(names)+1))
+		must(t, os.WriteFile(name, nil, 0o600))
+		must(t, os.Truncate(name, 256<<20))
+	}
+}
+
+// TestImportOfAnOpenedLog: a log that Dgraph has opened, and written nothing to, is imported
+// where Open misses files; one that lacks entries is not.
+func TestImportOfAnOpenedLog(t *testing.T) {
+	for name, fill := range map[string]func(wal *mmapwal.DiskStorage){
+		"hard state only": func(wal *mmapwal.DiskStorage) {
+			must(t, wal.Save(&raftpb.HardState{Term: new(uint64(3)), Vote: new(uint64(2))}, nil, nil))
+		},
+		"a suffix replaced that spans files": func(wal *mmapwal.DiskStorage) {
+			big := entriesOf(1, 300, 1)
+			for _, e := range big {
+				e.Data = make([]byte, 9000)
+			}
+			save(t, wal, 1, big...)
+			save(t, wal, 3, entriesOf(60, 80, 3)...)
+		},
+		"a snapshot installed behind the entries": func(wal *mmapwal.DiskStorage) {
+			save(t, wal, 1, entriesOf(1, 9, 1)...)
+			must(t, wal.Save(nil, nil, &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{Index: new(uint64(50)), Term: new(uint64(2))}}))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			src := filepath.Join(t.TempDir(), "log")
+			opts := quiet()
+			opts.FileDataSize = 1 << 20
+			wal, err := mmapwal.Open(src, opts)
+			must(t, err)
+			fill(wal)
+			last, _ := wal.LastIndex()
+			must(t, wal.Close())
+			expectParts(t, exitFailed, []string{"import", "--from", "dgraph", src, src + ".new"}, "needs no import")
+			openedByDgraph(t, src)
+			if _, err := mmapwal.Open(src, opts); err != nil && !strings.Contains(err.Error(), "import --from dgraph") && !strings.Contains(err.Error(), "header pages") {
+				t.Errorf("Open does not name import: %v", err)
+			}
+			expectParts(t, exitOK, []string{"import", "--from", "dgraph", src, src + ".new"}, "imported to")
+			wal, err = mmapwal.Open(src+".new", opts)
+			must(t, err)
+			if got, _ := wal.LastIndex(); got != last {
+				t.Errorf("the last entry is %d, not %d", got, last)
+			}
+			must(t, wal.Close())
+		})
+	}
+	dir := closedLog(t, nil)
+	must(t, os.Remove(filepath.Join(dir, "00002.wal"))) // which had entries
+	expectParts(t, exitFailed, []string{"import", "--from", "dgraph", dir, dir + ".new"}, "needs no import")
+	dir = closedLog(t, nil)
+	flipByte(t, dir, "wal.meta", 50)
+	expectParts(t, exitFailed, []string{"import", "--from", "dgraph", dir, dir + ".new"}, "page 0 is damaged")
+}

@@ -294,7 +294,7 @@ func TestVerifyDamage(t *testing.T) {
 		"last file missing":    {func(t *testing.T, dir string) { must(t, os.Remove(filepath.Join(dir, "00002.wal"))) }, "missing", "00002.wal", 0, 0},
 		"wal.meta missing":     {func(t *testing.T, dir string) { must(t, os.Remove(filepath.Join(dir, "wal.meta"))) }, "missing", "wal.meta", 0, 0},
 		"wal.meta cut short":   {func(t *testing.T, dir string) { must(t, os.Truncate(filepath.Join(dir, "wal.meta"), 5000)) }, "meta", "wal.meta", 5000, 0},
-		"page 0 of wal.meta":   {func(t *testing.T, dir string) { flipByte(t, dir, "wal.meta", 50) }, "meta", "wal.meta", 0, 0},
+		"page 0 of wal.meta":   {func(t *testing.T, dir string) { edit(t, dir, "wal.meta", 521, 100) }, "meta", "wal.meta", 0, 0}, // as if Dgraph had raised the commit index
 		"file cut short":       {func(t *testing.T, dir string) { must(t, os.Truncate(filepath.Join(dir, "00001.wal"), record+10)) }, "cut-short", "00001.wal", record + 10, 1},
 		"file emptied":         {func(t *testing.T, dir string) { must(t, os.Truncate(filepath.Join(dir, "00001.wal"), 0)) }, "cut-short", "00001.wal", 0, 0},
 		"file of another log":  {func(t *testing.T, dir string) { copyFile(t, closedLog(t, nil), "00001.wal", dir, "00001.wal") }, "foreign", "00001.wal", -1, 0},

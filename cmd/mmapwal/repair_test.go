@@ -434,7 +434,7 @@ func TestRepairImpossible(t *testing.T) {
 		}, "restore a backup"},
 		"wal.meta cut in page 0": {func(t *testing.T, dir string) { must(t, os.Truncate(filepath.Join(dir, "wal.meta"), 1000)) }, "restore a backup"},
 		"two names":              {func(t *testing.T, dir string) { copyFile(t, dir, "00001.wal", dir, "1.wal") }, "move the other away"},
-		"Dgraph, maybe":          {func(t *testing.T, dir string) { flipByte(t, dir, "wal.meta", 520) }, "--not-dgraph"},
+		"Dgraph, maybe":          {func(t *testing.T, dir string) { edit(t, dir, "wal.meta", 521, 100) }, "--not-dgraph"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -454,7 +454,7 @@ func TestRepairImpossible(t *testing.T) {
 		})
 	}
 	dir := closedLog(t, nil)
-	flipByte(t, dir, "wal.meta", 520)
+	edit(t, dir, "wal.meta", 521, 100)
 	doRepair(t, dir, "", 20, smallEntries(t), "--not-dgraph")
 }
 

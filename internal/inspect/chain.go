@@ -125,5 +125,9 @@ func (l *Log) addMissing(number uint64, why string) {
 			return
 		}
 	}
-	l.add(Problem{Severity: Damage, Kind: KindMissing, File: name, What: "the file is missing: " + why, Heal: healFile})
+	heal := healFile
+	if l.Meta != nil && l.meta.Clean && !l.meta.Encrypted {
+		heal += "; if Dgraph has opened the directory since, `mmapwal import --from dgraph` reads it"
+	}
+	l.add(Problem{Severity: Damage, Kind: KindMissing, File: name, What: "the file is missing: " + why, Heal: heal})
 }

@@ -194,10 +194,10 @@ func (l *Log) addPage(k int, v metafile.PageView, views [pages]metafile.PageView
 	case k < 2 && other.Err != nil:
 		p.Severity, p.Heal = Damage, healNode
 		p.What = fmt.Sprintf("page %d cannot be read (%v), nor can page %d: term, vote and snapshot are lost", k, v.Err, 1-k)
-	case k == 0 && other.Meta.Clean:
+	case k == 0 && metafile.WrittenByDgraph(l.metaRaw[:page.Size], l.metaRaw[page.Size:2*page.Size]):
 		p.Severity = Damage
-		p.What = fmt.Sprintf("page 0 (%v) is not what was closed, as page 1 tells: it is damaged, or Dgraph wrote to it since", v.Err)
-		p.Heal = "restore wal.meta from a backup of the same time; if it was Dgraph, import the directory with `mmapwal import --from dgraph`"
+		p.What = fmt.Sprintf("page 0 (%v) is not what was closed, as page 1 tells, and reads as if Dgraph had written to it since", v.Err)
+		p.Heal = "import the directory with `mmapwal import --from dgraph`; if Dgraph has certainly never opened it, `mmapwal repair --not-dgraph` heals the page"
 	case k < 2:
 		p.What = fmt.Sprintf("page %d cannot be read (%v): a store that a power cut interrupted, or damage; page %d holds the same", k, v.Err, 1-k)
 	}

@@ -40,7 +40,7 @@ type Options struct {
 }
 
 // ErrDgraph: what is wrong may be what Dgraph wrote to the log.
-var ErrDgraph = errors.New("it may be damage, or what Dgraph wrote to the log since it was closed")
+var ErrDgraph = errors.New("it reads as if Dgraph had written to the log since it was closed, and may be damage all the same")
 
 // work is one repair, rehearsed or done.
 type work struct {
@@ -191,7 +191,7 @@ func (w *work) healMeta(l *inspect.Log) (did bool, err error) {
 		w.did(metafile.Name, "extended to its %d bytes: page 0 is whole, and the others are written anew from it", metafile.Size)
 		return true, errors.Join(f.Truncate(metafile.Size), f.Sync())
 	case views[0].Err != nil && views[1].Err == nil && views[1].Meta.Clean && size == metafile.Size:
-		if !w.o.NotDgraph && mayBeDgraph(&pages) {
+		if !w.o.NotDgraph && metafile.WrittenByDgraph(pages[0][:], pages[1][:]) {
 			return false, fmt.Errorf("page 0 of %s: %w", metafile.Name, ErrDgraph)
 		}
 		w.did(metafile.Name, "page 0 written anew from page 1")
@@ -199,13 +199,6 @@ func (w *work) healMeta(l *inspect.Log) (did bool, err error) {
 		return true, errors.Join(err, f.Sync())
 	}
 	return false, nil
-}
-
-// mayBeDgraph reports whether page 0 can be page 1 after Dgraph has stored to it:
-// it leaves bytes 24 to 511 alone.
-func mayBeDgraph(pages *[2][page.Size]byte) bool {
-	const from, to = 24, 512
-	return slices.Equal(pages[0][from:to], pages[1][from:to])
 }
 
 // dropCovered compacts the log up to its snapshot, so that damaged entries which the

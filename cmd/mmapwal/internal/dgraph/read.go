@@ -110,10 +110,12 @@ func judgeMark(path string, first []byte) (proven bool, detached uint64, err err
 		return false, 0, fmt.Errorf("%s: %w", path, ErrOurs)
 	}
 	if err != nil {
-		proven = true
 		var twin error
 		if closed, twin = metafile.Decode(first[page.Size:]); twin != nil {
 			return false, 0, fmt.Errorf("%s: %w: %w", path, ErrNotDgraph, err)
+		}
+		if proven = metafile.WrittenByDgraph(first[:page.Size], first[page.Size:]); !proven {
+			return false, 0, fmt.Errorf("%s: page 0 is damaged, which the next open of the log heals: %w", path, ErrOurs)
 		}
 	}
 	if !closed.Clean || closed.Encrypted {
@@ -148,7 +150,7 @@ func (l *Log) findFiles(proven bool) error {
 		}
 		proven = proven || written
 	}
-	if !proven {
+	if !proven && !openedByDgraph(l.dir) {
 		return fmt.Errorf("%s: %w", l.dir, ErrOurs)
 	}
 	slices.SortFunc(l.files, func(a, b file) int {
