@@ -256,7 +256,7 @@ func (w *work) dropFiles(o order) error {
 		return err
 	}
 	m := f.Meta()
-	m.Durable, m.Clean, m.HardState = metafile.End{}, false, f.Believed(inspect.Ends(o.stay))
+	m.Durable, m.Clean = metafile.End{}, false
 	err = f.Restore()
 	if err == nil {
 		err = f.Commit(m)

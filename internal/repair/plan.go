@@ -128,16 +128,16 @@ func (p *Plan) Close() error { return p.work.give() }
 // repairable returns whether a problem of l is one that a repair is for. What the
 // next Open does anyway, but for a torn tail, is not.
 func repairable(l *inspect.Log) func(p inspect.Problem) bool {
-	sealed := make(map[string]bool)
+	ended := make(map[string]bool)
 	for _, f := range l.Files {
-		sealed[f.Name] = f.Sealed
+		ended[f.Name] = f.Sealed || f.Ended
 	}
 	return func(p inspect.Problem) bool {
 		switch {
 		case p.Severity == inspect.Damage:
 			return true
 		case p.Kind == inspect.KindTorn:
-			return !sealed[p.File] // what lies behind a seal was dropped
+			return !ended[p.File] // what lies behind the end of a file was dropped
 		}
 		return p.Kind == inspect.KindMeta || p.Kind == inspect.KindHeader
 	}

@@ -142,14 +142,14 @@ func (w *work) step(ctx context.Context, l *inspect.Log) (bool, error) {
 }
 
 // covers reports whether entries that the snapshot covers are lost, or may be others than
-// they were: they must not be sent to other nodes. They are what they were if the one at
-// the snapshot has the snapshot's term.
+// they were: they must not be sent to other nodes. The one at the snapshot has the snapshot's
+// term, or it is another; those in front of it may be others all the same.
 func covers(ctx context.Context, l *inspect.Log, t truth) (bool, error) {
 	at := l.Meta.Snapshot.Position
 	switch {
 	case at.Index <= l.Meta.Compacted.Index || !l.Damaged():
 		return false, nil
-	case t.lost <= at.Index:
+	case t.lost <= at.Index || t.retained:
 		return true, nil
 	case l.Last < at.Index:
 		return false, nil
@@ -213,7 +213,7 @@ func (w *work) dropCovered(l *inspect.Log) (err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close(), w.take()) }()
 	m := f.Meta()
-	m.Compacted, m.HardState = m.Snapshot, f.Believed(inspect.Ends(l.Files))
+	m.Compacted = m.Snapshot
 	for _, file := range l.Files {
 		if file.Role == inspect.RoleLive && file.First <= m.Snapshot.Index+1 && m.Snapshot.Index < file.Last {
 			m.FirstFile = file.Number // what is in front of it is covered, too

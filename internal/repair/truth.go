@@ -18,6 +18,8 @@ type truth struct {
 	reached uint64
 	// doubt are entries that can be read, and may have been replaced by what cannot.
 	doubt span
+	// retained: entries that the snapshot covers may have been replaced by what cannot be read.
+	retained bool
 	// more: behind the last entry that is known there may have been others.
 	more bool
 }
@@ -215,6 +217,9 @@ func (k *seeking) judge(h *hole) {
 	last := &k.runs[before]
 	if last.exact && last.at.file < h.at.file || behind >= 0 && k.runs[behind].term == last.term {
 		return
+	}
+	if h.low == k.low && k.runs[0].first < k.low {
+		k.t.retained = true
 	}
 	k.t.doubt.add(span{h.low, last.last})
 }
