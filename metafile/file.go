@@ -21,6 +21,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 
 	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
@@ -56,8 +57,10 @@ type File struct {
 	mem      vfs.Mapping
 	meta     Meta  // the newest, as stored
 	pages    Pages // as they were read
-	newest   int   // the page that holds it
-	volatile int   // the page of 2 and 3 that is written next
+	logID    uint64
+	written  atomic.Uint64 // snapshot files, for their temporary names
+	newest   int           // the page that holds it
+	volatile int           // the page of 2 and 3 that is written next
 	damaged  []int
 	settled  bool // see Settled
 	outdated bool // see Outdated
@@ -250,6 +253,7 @@ func (f *File) load() error {
 		return err
 	}
 	f.meta, f.newest, f.damaged, f.pages = pages[newest], newest, damaged, Pages{}
+	f.logID = f.meta.LogID
 	for i := range pages {
 		if errs[i] == nil {
 			f.pages[i] = &pages[i]

@@ -143,7 +143,7 @@ func reseal(p []byte) { page.Seal(p[:page.Order.Uint32(p[atUsed:])], atChecksum)
 
 // snapshotsOf returns a File for the snapshot files of a log.
 func snapshotsOf(fsys vfs.FS, dir string, logID uint64) *File {
-	return &File{fsys: fsys, dir: dir, meta: Meta{LogID: logID}}
+	return &File{fsys: fsys, dir: dir, logID: logID}
 }
 
 func writeTemporary(fsys vfs.FS, dir string, logID uint64, p Position, data []byte) (string, error) {

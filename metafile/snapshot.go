@@ -51,20 +51,20 @@ func SnapshotName(p Position) string {
 	return fmt.Sprintf("%016x-%016x%s", p.Term, p.Index, SnapshotSuffix)
 }
 
-// WriteSnapshot stores data as the snapshot at p under a temporary name, durably,
-// and returns that name. Renaming it to SnapshotName and syncing the directory
+// WriteSnapshot stores data as the snapshot at p under a temporary name of its own, durably,
+// and returns that name. It may be called beside all methods but Open, Unlock, Encrypt and Close. Renaming it to SnapshotName and syncing the directory
 // publishes it; sum is for Meta.SnapshotSum. It is encrypted if the log is. On an error
 // nothing is left behind.
 func (f *File) WriteSnapshot(p Position, data []byte) (_ string, sum uint64, err error) {
-	s := &snapshotWriter{header: snapshotHeader(f.meta.LogID, p, len(data))}
+	s := &snapshotWriter{header: snapshotHeader(f.logID, p, len(data))}
 	size := snapHeaderBytes + int64(len(data))
 	if f.keys != nil {
-		if err := s.encrypt(f.keys, f.random, f.meta.LogID, p); err != nil {
+		if err := s.encrypt(f.keys, f.random, f.logID, p); err != nil {
 			return "", 0, err
 		}
 		size = snapHeaderBytes + snapKeyBytes + encryption.StreamBytes(int64(len(data)))
 	}
-	tmp := filepath.Join(f.dir, SnapshotName(p)+".tmp")
+	tmp := filepath.Join(f.dir, fmt.Sprintf("%s.%d.tmp", SnapshotName(p), f.written.Add(1)))
 	if s.file, err = vfs.CreateAnew(f.fsys, tmp); err != nil {
 		return "", 0, err
 	}

@@ -24,7 +24,7 @@ const corruptSuffix = ".corrupt"
 var (
 	sparePattern     = regexp.MustCompile(`^([0-9]{5,})\.spare$`)
 	snapshotPattern  = regexp.MustCompile(`^[0-9a-f]{16}-[0-9a-f]{16}\.snap$`)
-	temporaryPattern = regexp.MustCompile(`^([0-9a-f]{16}-[0-9a-f]{16}\.snap|[0-9]{5,}\.wal)\.tmp$`)
+	temporaryPattern = regexp.MustCompile(`^([0-9a-f]{16}-[0-9a-f]{16}\.snap(\.[0-9]+)?|[0-9]{5,}\.wal)\.tmp$`)
 )
 
 // inventory is what a directory holds, by what the names say.

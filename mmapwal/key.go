@@ -35,27 +35,45 @@ func (d *DiskStorage) RotateKey(newKey []byte) error {
 }
 
 // RotateKeyWrapper is RotateKey for a KeyWrapper. If w fails, the old one goes on
-// counting.
+// counting. Nothing but Close, and the next rotation, waits for w.
 func (d *DiskStorage) RotateKeyWrapper(w encryption.KeyWrapper) error {
 	if w == nil {
 		return invalidf("RotateKeyWrapper: no KeyWrapper")
 	}
+	d.rotating.Lock()
+	defer d.rotating.Unlock()
+	v, err := d.beginRead()
+	if err != nil {
+		return err
+	}
+	defer d.reads.Done()
+	switch {
+	case d.opts.ReadOnly:
+		return ErrReadOnly
+	case d.poisoned() != nil:
+		return d.poisoned()
+	case !v.meta.Encrypted:
+		return fmt.Errorf("%w: open it with Options.Key to encrypt it", ErrNotEncrypted)
+	}
+	wrapped, err := d.meta.Keys().Wrap(w)
+	if err != nil {
+		return fmt.Errorf("mmapwal: rotate key: %w", err)
+	}
+	return d.storeKey(wrapped)
+}
+
+// storeKey makes the wrapped directory key the one that counts, durably.
+func (d *DiskStorage) storeKey(wrapped []byte) error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
 	if err := d.writable(); err != nil {
 		return err
 	}
-	m := d.meta.Meta()
-	if !m.Encrypted {
-		return fmt.Errorf("%w: open it with Options.Key to encrypt it", ErrNotEncrypted)
-	}
-	var err error
-	if m.WrappedKey, err = d.meta.Keys().Wrap(w); err != nil {
-		return fmt.Errorf("mmapwal: rotate key: %w", err)
-	}
 	if err := d.syncData(); err != nil { // what is committed has been synced
 		return d.poison(err)
 	}
+	m := d.meta.Meta()
+	m.WrappedKey = wrapped
 	if err := d.meta.CommitEverywhere(m); err != nil {
 		return d.poison(err)
 	}

@@ -62,7 +62,15 @@ func Open(dir string, opts *Options) (*DiskStorage, error) {
 	if dir != "" {
 		d.dir = filepath.Clean(dir)
 	}
-	if err := d.open(); err != nil {
+	returned := false
+	defer func() {
+		if !returned { // a KeyWrapper has panicked
+			_ = d.release()
+		}
+	}()
+	err = d.open()
+	returned = true
+	if err != nil {
 		return nil, &once{fmt.Errorf("open %q: %w", d.dir, errors.Join(opening(err), d.release()))}
 	}
 	d.opts.wrapper, d.opts.KeyWrapper = nil, nil // master keys are kept no longer than needed

@@ -20,6 +20,7 @@ type plan struct {
 	entries []*raftpb.Entry  // those to be stored
 
 	meta     metafile.Meta // with the snapshot in it
+	written  written       // the snapshot's data, if that was stored beforehand
 	snapFile string        // temporary name of the snapshot's data, "" if inline
 
 	snapNamed bool // it has its name, which may not be durable
@@ -129,10 +130,16 @@ func (d *DiskStorage) discard(p *plan) {
 			_ = d.poison(err) // it must not be there when the log is closed
 		}
 	}
-	if p.snapFile != "" {
-		_ = d.fsys.Remove(p.snapFile) // else the next Open removes it
-	}
+	d.removeTemporary(p.snapFile)
+	d.removeTemporary(p.written.file)
 	p.reset()
+}
+
+// removeTemporary removes a file that got no name; if it cannot, the next Open does.
+func (d *DiskStorage) removeTemporary(name string) {
+	if name != "" {
+		_ = d.fsys.Remove(name)
+	}
 }
 
 // prepareFile makes the file with the given number, which follows before (nil: none),
@@ -194,10 +201,19 @@ func (d *DiskStorage) prepareSnapshot(p *plan, snap *raftpb.Snapshot) error {
 	if !inFile {
 		return nil
 	}
-	return d.withRoom(func() (err error) {
-		p.snapFile, p.meta.SnapshotSum, err = d.meta.WriteSnapshot(p.meta.Snapshot, snap.GetData())
-		return err
-	})
+	if p.written.at != p.meta.Snapshot || errors.Is(p.written.err, ErrNoSpace) { // now room can be made
+		d.removeTemporary(p.written.file)
+		p.written.err = d.withRoom(func() error {
+			p.written = d.writeSnapshot(p.meta.Snapshot, snap.GetData())
+			return p.written.err
+		})
+	}
+	if p.written.err != nil {
+		return p.written.err
+	}
+	p.snapFile, p.meta.SnapshotSum = p.written.file, p.written.sum
+	p.written = written{}
+	return nil
 }
 
 func (d *DiskStorage) randomUint64() (uint64, error) {

@@ -97,8 +97,20 @@ func (d *DiskStorage) save(h *raftpb.HardState, es []*raftpb.Entry, snap *raftpb
 	if d.opts.ReadOnly {
 		return c, d.refuseReadOnly(done)
 	}
+	began := time.Duration(0)
+	var w written
+	if len(snap.GetData()) >= metafile.MaxInlineSnapshot {
+		began = d.count.now()
+		var release func()
+		if w, release = d.writeAhead(position(snap), snap.GetData()); release != nil {
+			defer release()
+		}
+	}
 	c.began, c.waited = d.lockForSave()
-	c.ticket, err = d.stage(h, es, snap, d.directBytes(c, done != nil))
+	if began > 0 {
+		c.began = began
+	}
+	c.ticket, err = d.stage(h, es, snap, w, d.directBytes(c, done != nil))
 	if c.ticket != 0 {
 		d.syncer.saves.Add(1)
 	}
@@ -142,18 +154,18 @@ func (d *DiskStorage) directBytes(c call, async bool) int64 {
 	return 2 * min(d.opts.CacheSize, maxDirect/2)
 }
 
-// stage checks and stores a Save. Up to so many bytes of its records may go around the page
+// stage checks and stores a Save, whose snapshot's data may be written by now. Up to so many bytes of its records may go around the page
 // cache. Errors of store poison the log.
-func (d *DiskStorage) stage(h *raftpb.HardState, es []*raftpb.Entry, snap *raftpb.Snapshot, direct int64) (ticket uint64, err error) {
+func (d *DiskStorage) stage(h *raftpb.HardState, es []*raftpb.Entry, snap *raftpb.Snapshot, w written, direct int64) (ticket uint64, err error) {
+	p := &d.plan
+	p.direct, p.written = direct, w
+	defer d.discard(p)
 	if err := d.writable(); err != nil {
 		return 0, err
 	}
 	if err := d.syncer.behind(); err != nil {
 		return 0, err
 	}
-	p := &d.plan
-	p.direct = direct
-	defer d.discard(p)
 	if err := d.check(p, es, snap); err != nil {
 		return 0, err
 	}

@@ -15,14 +15,27 @@ import (
 // with the conf state cs, or the one of the previous snapshot if cs is nil; and
 // compacts: FirstIndex becomes i+1-RetainEntries, unless it is beyond that
 // already. The snapshot is durable before any file is removed, under every sync
-// policy. data belongs to the caller again once CreateSnapshot returns.
+// policy. data belongs to the caller again once CreateSnapshot returns. Data of 2,000 bytes
+// and more is written to a file, synced, while Saves go on.
 //
 // Errors: raft.ErrSnapOutOfDate if i is not beyond the present snapshot;
 // ErrInvalid and raft.ErrUnavailable if it is beyond LastIndex; ErrNoSpace, only
 // if the snapshot, conf state included, has 2,000 bytes and more; ErrPoisoned, ErrClosed, ErrReadOnly.
 func (d *DiskStorage) CreateSnapshot(i uint64, cs *raftpb.ConfState, data []byte) error {
+	var w written
+	if len(data) >= metafile.MaxInlineSnapshot {
+		var release func()
+		if term, err := d.Term(i); err == nil { // else it is refused below
+			if w, release = d.writeAhead(metafile.Position{Index: i, Term: term}, data); release != nil {
+				defer release()
+			}
+		}
+	}
 	d.writing.Lock()
 	defer d.writing.Unlock()
+	p := &d.plan
+	p.written = w
+	defer d.discard(p)
 	if err := d.writable(); err != nil {
 		return err
 	}
@@ -33,12 +46,45 @@ func (d *DiskStorage) CreateSnapshot(i uint64, cs *raftpb.ConfState, data []byte
 	if i > v.last {
 		return fmt.Errorf("%w: snapshot at %d: %w: the log ends at %d", ErrInvalid, i, raft.ErrUnavailable, v.last)
 	}
-	p := &d.plan
-	defer d.discard(p)
 	if err := d.planSnapshot(p, v, i, cs, data); err != nil {
 		return d.poisonIfSync(err)
 	}
 	return d.poison(d.commitSnapshot(p))
+}
+
+// written is the data of a snapshot in its file, which has a temporary name; or why it
+// could not be written.
+type written struct {
+	at   metafile.Position
+	file string
+	sum  uint64 // see metafile.Meta
+	err  error
+}
+
+// writeAhead stores the data of a snapshot without the writer's lock, since that can take
+// seconds, unless it is clear by now that it will be refused. What it returns goes into the plan
+// of the writer, who uses it or removes it; release is called after that, and nil if nothing was
+// written. Close waits for release.
+func (d *DiskStorage) writeAhead(at metafile.Position, data []byte) (w written, release func()) {
+	v, err := d.beginRead()
+	if err != nil {
+		return w, nil
+	}
+	if d.opts.ReadOnly || d.poisoned() != nil || at.Index == 0 || at.Index <= v.meta.Snapshot.Index {
+		d.reads.Done()
+		return w, nil
+	}
+	return d.writeSnapshot(at, data), d.reads.Done
+}
+
+func (d *DiskStorage) writeSnapshot(at metafile.Position, data []byte) written {
+	file, sum, err := d.meta.WriteSnapshot(at, data)
+	return written{at, file, sum, noSpace(err)}
+}
+
+// position returns where a snapshot is.
+func position(s *raftpb.Snapshot) metafile.Position {
+	return metafile.Position{Index: s.GetMetadata().GetIndex(), Term: s.GetMetadata().GetTerm()}
 }
 
 // planSnapshot puts the new snapshot and the compaction that goes with it into

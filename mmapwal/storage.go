@@ -51,7 +51,11 @@ type DiskStorage struct {
 	dir  string
 	log  *slog.Logger
 
-	closing sync.Mutex // held by Close
+	// The locks are taken in the order closing, rotating, writing, then sealing of ahead, then the
+	// mu of ahead, of syncer and this one, of which none is held across a system call.
+	// Nothing waits for reads while it holds writing.
+	closing  sync.Mutex // held by Close
+	rotating sync.Mutex // held by a rotation of the master key, while the KMS thinks
 
 	// writing is held by the one writer. It guards this group.
 	writing sync.Mutex
