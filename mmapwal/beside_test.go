@@ -207,6 +207,35 @@ func TestSnapshotDataFails(t *testing.T) {
 	})
 }
 
+// TestSnapshotGetsRoom: where the disk is full, what the log keeps for later makes room for
+// the data of a snapshot.
+func TestSnapshotGetsRoom(t *testing.T) {
+	var full atomic.Bool
+	disk := vfstest.New(testLogFastFS{vfs.OS()}, func(op vfstest.Op, name string) error {
+		switch {
+		case op == vfstest.OpRemove && strings.HasSuffix(name, ".wal"):
+			full.Store(false)
+		case op == vfstest.OpReserve && strings.Contains(name, ".snap.") && full.Load():
+			return vfstest.Error(op, name, syscall.ENOSPC)
+		}
+		return nil
+	})
+	dir := t.TempDir()
+	d := testLogOpen(t, dir, testLogOn(disk))
+	for i := uint64(1); i == 1 || d.Stats().PreparedFiles == 0; i++ {
+		testLogSave(t, d, testLogHard(1, 1, i), testLogEntries(i, i, 1, 100_000))
+		d.WaitForBackground()
+	}
+	full.Store(true)
+	if err := d.CreateSnapshot(1, testLogConf(1), make([]byte, 500_000)); err != nil {
+		t.Fatal(err)
+	}
+	if n := d.Stats().PreparedFiles; n != 0 {
+		t.Errorf("%d files are made ahead", n)
+	}
+	testNoTemporary(t, dir)
+}
+
 // testWaitingKMS is a KeyWrapper that thinks until it may go on.
 type testWaitingKMS struct {
 	testLogKMS
