@@ -125,7 +125,7 @@ func (d *DiskStorage) settle() error {
 			continue
 		}
 		if err := s.file.Reseal(s.last); err != nil {
-			// The records are whole; only the index of this file stays as it is.
+			// What a later file supersedes stays in the index of this file; the next Open knows better.
 			d.log.Warn("raftwal: slots not rewritten at close", "file", s.file.Path(), "err", err)
 			if !errors.Is(err, ErrCorrupt) {
 				return err

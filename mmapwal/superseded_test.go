@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/seed-2fef92ad/raftwal/backup"
+	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/internal/host"
 	"github.com/seed-2fef92ad/raftwal/internal/inspect"
 	"github.com/seed-2fef92ad/raftwal/internal/repair"
@@ -73,13 +74,7 @@ func testLogConflicts(t *testing.T, snapshot uint64, saves [][3]uint64, check fu
 	t.Helper()
 	dir := t.TempDir()
 	d := testLogOpen(t, dir)
-	for _, s := range saves { // first, last, term
-		for i := s[0]; i <= s[1]; i++ {
-			testLogSave(t, d, testLogHard(s[2], 1, 0), testLogEntries(i, i, s[2], 300_000))
-		}
-	}
-	last := saves[len(saves)-1]
-	testLogSave(t, d, testLogHard(last[2], 1, last[1]), nil)
+	testLogSaves(t, d, saves)
 	if snapshot > 0 {
 		if err := d.CreateSnapshot(snapshot, testLogConf(1, 2, 3), []byte("state")); err != nil {
 			t.Fatal(err)
@@ -90,6 +85,18 @@ func testLogConflicts(t *testing.T, snapshot uint64, saves [][3]uint64, check fu
 	want := testLogContent(t, d)
 	testLogClose(t, d)
 	testLogOpens(t, dir, want)
+}
+
+// testLogSaves saves entries, from the first to the last of a term, and commits all.
+func testLogSaves(t *testing.T, d *mmapwal.DiskStorage, saves [][3]uint64) {
+	t.Helper()
+	for _, s := range saves {
+		for i := s[0]; i <= s[1]; i++ {
+			testLogSave(t, d, testLogHard(s[2], 1, 0), testLogEntries(i, i, s[2], 300_000))
+		}
+	}
+	last := saves[len(saves)-1]
+	testLogSave(t, d, testLogHard(last[2], 1, last[1]), nil)
 }
 
 // testLogNested are histories in which a file is superseded as a whole, and again.
@@ -192,5 +199,61 @@ func testLogCompact(t *testing.T, dir string, number, index, term uint64) {
 	}
 	if err := f.Commit(m); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestRotInSupersededRecords: a record that does not count is damaged while the log is in use.
+// Close cannot write the slots of its file anew; the log opens as if it could.
+func TestRotInSupersededRecords(t *testing.T) {
+	for name, test := range testLogNested {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it waits for the disk
+			dir := t.TempDir()
+			d := testLogOpen(t, dir)
+			testLogSaves(t, d, test.saves)
+			d.WaitForBackground()
+			last, _ := d.LastIndex()
+			dead := testLogSuperseded(t, dir, last-1)
+			for _, number := range dead {
+				path := filepath.Join(dir, entryfile.Name(number))
+				testLogFlip(t, path, entryfile.DataStart+100)
+			}
+			want := testLogContent(t, d)
+			testLogClose(t, d)
+			testLogOnlyRot(t, dir, len(dead))
+			for range 2 {
+				d = testLogOpen(t, dir)
+				testLogSame(t, "opened", testLogContent(t, d), want)
+				testLogUsable(t, d, dir)
+				want = testLogContentOf(t, dir)
+			}
+			testLogOnlyRot(t, dir, len(dead))
+		})
+	}
+}
+
+// testLogOnlyRot fails the test unless verify finds n damaged records, of no entry that
+// counts, and repair loses nothing.
+func testLogOnlyRot(t *testing.T, dir string, n int) {
+	t.Helper()
+	l, err := inspect.Look(t.Context(), vfs.OS(), dir, inspect.Options{Check: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range l.Problems {
+		switch {
+		case p.Severity == inspect.Damage && p.Kind != inspect.KindRecord:
+			t.Fatalf("inspect: %+v", p)
+		case p.Severity == inspect.Damage:
+			n--
+		}
+	}
+	p, err := repair.Rehearse(t.Context(), dir, repair.Options{Host: host.OS()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if r := p.Report; n != 0 || r.Lost != nil || r.Refused != "" || r.Before != r.After {
+		t.Fatalf("%d more damaged records; repair: %+v", n, r)
 	}
 }
