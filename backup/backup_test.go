@@ -43,7 +43,8 @@ func build(t testing.TB, d *mmapwal.DiskStorage) {
 	t.Helper()
 	save(t, d, 1, 30, 1, 60_000)
 	save(t, d, 25, 40, 2, 60_000) // a new file supersedes a suffix
-	must(t, d.CreateSnapshot(5, &raftpb.ConfState{Voters: []uint64{1, 2, 3}}, oracle.Data(5, 1, 5000)))
+	must(t, d.CreateSnapshot(9, &raftpb.ConfState{Voters: []uint64{1, 2, 3}}, oracle.Data(9, 1, 5000)))
+	must(t, d.Compact(5))
 	must(t, d.TruncateEntriesUntil(10))
 	save(t, d, 41, 45, 2, 100)
 	save(t, d, 43, 44, 3, 100) // in the tail
@@ -52,14 +53,24 @@ func build(t testing.TB, d *mmapwal.DiskStorage) {
 	must(t, d.SetUint(mmapwal.CheckpointIndex, 13))
 }
 
+// clearData clears the data below an entry, which a snapshot covers.
+func clearData(t testing.TB, d *mmapwal.DiskStorage, below uint64) {
+	t.Helper()
+	must(t, d.CreateSnapshot(below-1, nil, nil))
+	must(t, d.TruncateEntriesUntil(below))
+}
+
 // TestPointInTime: whatever happens to the log while it is backed up, the backup
 // holds what it was at the call.
 func TestPointInTime(t *testing.T) {
 	for name, do := range map[string]func(*mmapwal.DiskStorage){
-		"append":   func(d *mmapwal.DiskStorage) { save(t, d, 45, 80, 3, 60_000) },
-		"replace":  func(d *mmapwal.DiskStorage) { save(t, d, 20, 90, 4, 30_000) },
-		"clear":    func(d *mmapwal.DiskStorage) { must(t, d.TruncateEntriesUntil(40)) },
-		"snapshot": func(d *mmapwal.DiskStorage) { must(t, d.CreateSnapshot(44, nil, oracle.Data(44, 3, 6000))) },
+		"append":  func(d *mmapwal.DiskStorage) { save(t, d, 45, 80, 3, 60_000) },
+		"replace": func(d *mmapwal.DiskStorage) { save(t, d, 20, 90, 4, 30_000) },
+		"clear":   func(d *mmapwal.DiskStorage) { clearData(t, d, 40) },
+		"snapshot": func(d *mmapwal.DiskStorage) {
+			must(t, d.CreateSnapshot(44, nil, oracle.Data(44, 3, 6000)))
+			must(t, d.Compact(44))
+		},
 		"empty": func(d *mmapwal.DiskStorage) {
 			must(t, d.Save(nil, nil, oracle.Snapshot(1001, 9)))
 			save(t, d, 1002, 1003, 9, 100)
@@ -120,9 +131,10 @@ func TestBesideWriter(t *testing.T) {
 				term++
 				save(t, d, last-2, last+1, term, 2000)
 			case 5:
-				must(t, d.TruncateEntriesUntil(last-20))
+				must(t, d.TruncateEntriesUntil(d.Uint(mmapwal.SnapshotIndex)+1))
 			case 7:
 				must(t, d.CreateSnapshot(last-5, nil, oracle.Data(last, term, int(step%2)*5000)))
+				must(t, d.Compact(last-20))
 			default:
 				save(t, d, last+1, last+3, term, 20_000)
 			}
@@ -186,7 +198,7 @@ func TestOfClearedLog(t *testing.T) {
 	must(t, d.Save(nil, []*raftpb.Entry{{Index: new(uint64(11)), Term: new(uint64(1)), Type: raftpb.EntryConfChange.Enum(), Data: []byte("spared")}}, nil))
 	save(t, d, 12, 40, 1, 90_000)
 	before, m := full(t, d)
-	must(t, d.TruncateEntriesUntil(40))
+	clearData(t, d, 40)
 	want := content(t, d)
 	after, _ := full(t, d)
 	if len(after) > len(before)-2_000_000 {
@@ -314,8 +326,12 @@ func TestReadOnly(t *testing.T) {
 // removing and clearing what is being copied; it notices.
 func TestOwnerChanges(t *testing.T) {
 	for name, do := range map[string]func(*mmapwal.DiskStorage){
-		"compact": func(d *mmapwal.DiskStorage) { must(t, d.CreateSnapshot(44, nil, nil)); must(t, d.Close()) },
-		"clear":   func(d *mmapwal.DiskStorage) { must(t, d.TruncateEntriesUntil(40)) },
+		"compact": func(d *mmapwal.DiskStorage) {
+			must(t, d.CreateSnapshot(44, nil, nil))
+			must(t, d.Compact(44))
+			must(t, d.Close())
+		},
+		"clear": func(d *mmapwal.DiskStorage) { clearData(t, d, 40) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -481,6 +497,7 @@ func TestBackground(t *testing.T) {
 		third, m := since(t, d, m)
 		same(t, "increment, sealed", restored(t, keyed(m), first, second, third), content(t, d))
 		must(t, d.CreateSnapshot(25, nil, nil))
+		must(t, d.Compact(25))
 		later.run()
 		fourth, m := since(t, d, m)
 		same(t, "increment, compacted", restored(t, keyed(m), first, second, third, fourth), content(t, d))

@@ -24,7 +24,7 @@ var key = bytes.Repeat([]byte{7}, 32)
 
 // options returns options with small files and no output, edited.
 func options(edits ...func(*mmapwal.Options)) *mmapwal.Options {
-	o := &mmapwal.Options{Logger: quiet, FileDataSize: 1 << 20, Sync: mmapwal.NoSync}
+	o := &mmapwal.Options{Logger: quiet, FileDataSize: 1 << 20, Sync: mmapwal.NoSync, RetainEntries: 100}
 	for _, edit := range edits {
 		edit(o)
 	}

@@ -99,7 +99,7 @@ func (h *history) call() {
 	op := oracle.Next(h.rng, m)
 	switch h.rng.IntN(12) {
 	case 0:
-		op = oracle.Op{Truncate: m.Base[0] + 1 + h.rng.Uint64N(m.Last()-m.Base[0]+1)}
+		op = oracle.Op{Truncate: m.Base[0] + 1 + h.rng.Uint64N(m.Snap[0]-m.Base[0]+1)}
 	case 1:
 		if m.Snap[0] > m.Base[0]+1 {
 			op = oracle.Op{Compact: m.Base[0] + 1 + h.rng.Uint64N(m.Snap[0]-m.Base[0])}

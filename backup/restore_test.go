@@ -145,7 +145,7 @@ func TestIdentity(t *testing.T) {
 	d := open(t, t.TempDir())
 	build(t, d)
 	b, m := full(t, d)
-	if m.RaftID != 11 || m.GroupID != 12 || m.Checkpoint != 13 || m.First != 6 || m.Last != 44 || m.Snapshot.Index != 5 {
+	if m.RaftID != 11 || m.GroupID != 12 || m.Checkpoint != 13 || m.First != 6 || m.Last != 44 || m.Snapshot.Index != 9 {
 		t.Errorf("manifest %+v", m)
 	}
 	dir := filepath.Join(t.TempDir(), "log")

@@ -42,7 +42,7 @@ func cleared(es []*raftpb.Entry, below uint64) (out []*raftpb.Entry) {
 
 func wantCleared(t testing.TB, f *File, es []*raftpb.Entry, below uint64) {
 	t.Helper()
-	got, err := get(f, es[0].GetIndex(), es[len(es)-1].GetIndex()+1, below)
+	got, err := getBlank(f, es[0].GetIndex(), es[len(es)-1].GetIndex()+1, below)
 	must(t, err)
 	wantSame(t, got, cleared(es, below))
 }
@@ -148,7 +148,7 @@ func TestClearedConfChangesChecked(t *testing.T) {
 	_, err := clearBelow(f, 50)
 	must(t, err)
 	flip(t, f, recordAt(t, f, 40)+100)
-	_, err = get(f, 1, 60, 50)
+	_, err = getBlank(f, 1, 60, 50)
 	if e := wantCorrupt(t, err); e.First != 40 {
 		t.Error(e)
 	}

@@ -160,6 +160,25 @@ func get(f *File, lo, hi uint64, clearedBelow uint64) ([]*raftpb.Entry, error) {
 	return b.Entries(), err
 }
 
+// getBlank is get, one by one, with entries of which only index and term are known where their
+// data is cleared.
+func getBlank(f *File, lo, hi uint64, clearedBelow uint64) (all []*raftpb.Entry, err error) {
+	for ; lo < hi; lo++ {
+		es, err := get(f, lo, lo+1, clearedBelow)
+		if err == ErrCleared {
+			loc, err := f.Locate(indexOf(f), lo)
+			if err != nil {
+				return nil, err
+			}
+			es = []*raftpb.Entry{{Index: new(lo), Term: &loc.Term, Type: raftpb.EntryNormal.Enum()}}
+		} else if err != nil {
+			return nil, err
+		}
+		all = append(all, es...)
+	}
+	return all, nil
+}
+
 // wantEntries checks that es are the live entries of f.
 func wantEntries(t testing.TB, f *File, es []*raftpb.Entry) {
 	t.Helper()

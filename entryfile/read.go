@@ -90,10 +90,13 @@ func (f *File) damaged(i uint64, at int64, reason string, args ...any) error {
 	return &corrupt.Error{File: f.path, Offset: at, First: i, Last: i, Reason: fmt.Sprintf(reason, args...)}
 }
 
+// ErrCleared: the data of an entry was cleared, so that it cannot be read.
+var ErrCleared = errors.New("entryfile: the entry's data was cleared")
+
 // A Batch collects the entries of one read, file by file.
 type Batch struct {
 	MaxBytes uint64 // proto.Size of the entries; the first one always fits
-	// Normal entries below the index ClearedBelow have no data, if their records
+	// Normal entries below the index ClearedBelow are cleared, if their records
 	// stand before the offset ClearedEnd of file ClearedFile, or in an earlier file.
 	ClearedBelow uint64
 	ClearedFile  uint64
@@ -128,7 +131,7 @@ const maxPiece = 1 << 20
 
 // Read adds the live entries [lo, hi) of the file to b, up to the first that no longer
 // fits: then full is true. Each is copied, and the copy compared with its checksum and
-// with the index. See Locate for x.
+// with the index. See Locate for x. ErrCleared if one of them is cleared, unless b is full before.
 func (f *File) Read(x *Index, lo, hi uint64, b *Batch) (full bool, err error) {
 	err = f.guard(func(mem []byte) (err error) {
 		for lo < hi && !full && err == nil {
@@ -149,11 +152,10 @@ func (f *File) readPiece(mem []byte, x *Index, lo, hi uint64, b *Batch) (next ui
 	if from < DataStart || from+RecordHeaderBytes > int64(len(mem)) {
 		return lo, false, f.damaged(lo, from, "the slot points outside of the file")
 	}
-	cleared := b.cleared(lo, f.header.Number, first)
-	hi = f.alike(mem, x, lo, hi, b, cleared)
-	if cleared {
-		return f.readCleared(mem, x, lo, hi, b)
+	if b.cleared(lo, f.header.Number, first) {
+		return lo, false, ErrCleared
 	}
+	hi = f.untilCleared(mem, x, lo, hi, b)
 	n, to := f.piece(mem, x, lo, hi, first, b)
 	if to == 0 {
 		r, ok := f.headerAt(mem, lo, first)
@@ -184,39 +186,19 @@ func (f *File) readPiece(mem []byte, x *Index, lo, hi uint64, b *Batch) (next ui
 	return lo, false, nil
 }
 
-// alike returns up to where the entries [lo, hi) are all cleared, or none of them is, as
-// far as that is known.
-func (f *File) alike(mem []byte, x *Index, lo, hi uint64, b *Batch, cleared bool) uint64 {
+// untilCleared returns up to where none of the entries [lo, hi) is cleared, as far as that is
+// known. The first is not.
+func (f *File) untilCleared(mem []byte, x *Index, lo, hi uint64, b *Batch) uint64 {
 	if lo >= b.ClearedBelow {
 		return hi
 	}
 	for lo++; lo < hi; lo++ {
 		loc, ok := f.known(mem, x, lo)
-		if !ok || b.cleared(lo, f.header.Number, loc) != cleared {
+		if !ok || b.cleared(lo, f.header.Number, loc) {
 			break
 		}
 	}
 	return lo
-}
-
-// readCleared adds the entries [lo, hi), all of which are cleared. Their records are not
-// looked at.
-func (f *File) readCleared(mem []byte, x *Index, lo, hi uint64, b *Batch) (next uint64, full bool, err error) {
-	least := record{flags: flagTypeUnset}
-	items := make([]item, min(hi-lo, (b.MaxBytes-min(b.encoded, b.MaxBytes))/least.encodedSize(0)+1))
-	for ; len(items) > 0; items = items[1:] {
-		loc, err := f.locate(mem, x, lo)
-		if err != nil {
-			return lo, false, err
-		}
-		r := record{term: loc.Term, index: lo}
-		if !b.fits(&r, 0) {
-			return lo, true, nil
-		}
-		b.add(&r, 0, &items[0])
-		lo++
-	}
-	return lo, false, nil
 }
 
 // piece returns how many of the entries [lo, hi), of which the first is at first, are

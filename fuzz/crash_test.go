@@ -113,7 +113,7 @@ func (c *crash) pick() oracle.Op {
 	m := c.m
 	switch c.r.IntN(12) {
 	case 0:
-		return oracle.Op{Truncate: 1 + c.r.Uint64N(m.Last()+1)}
+		return oracle.Op{Truncate: 1 + c.r.Uint64N(m.Snap[0]+1)}
 	case 1:
 		if m.Snap[0] > m.Base[0] {
 			return oracle.Op{Compact: m.Base[0] + 1 + c.r.Uint64N(m.Snap[0]-m.Base[0])}

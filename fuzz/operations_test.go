@@ -104,7 +104,12 @@ func (c *calls) step() {
 	case 7:
 		i := c.near(c.want.Last())
 		c.tell("clear %d", i)
-		c.expect(c.d.TruncateEntriesUntil(i), nil)
+		err := c.d.TruncateEntriesUntil(i)
+		if i > c.want.Snap[0]+1 {
+			c.expect(err, mmapwal.ErrInvalid)
+			break
+		}
+		c.expect(err, nil)
 		c.want.Clear(i)
 	case 8:
 		c.set()
@@ -305,6 +310,16 @@ func (c *calls) compact() {
 	}
 }
 
+// cleared reports whether one of the entries [lo, hi) is.
+func (c *calls) cleared(lo, hi uint64) bool {
+	for ; lo < hi; lo++ {
+		if c.want.Cleared(lo) {
+			return true
+		}
+	}
+	return false
+}
+
 func (c *calls) set() {
 	info, v := mmapwal.MetaInfo(c.next()%8-1), uint64(c.next())
 	c.tell("set %v to %d", info, v)
@@ -334,6 +349,12 @@ func (c *calls) entries() {
 		c.expect(err, raft.ErrUnavailable)
 	case lo > hi:
 		c.expect(err, mmapwal.ErrInvalid)
+	case err == raft.ErrCompacted:
+		if !c.cleared(lo, hi) {
+			c.fail("entries %d to %d: %v, but none is cleared", lo, hi, err)
+		}
+	case c.cleared(lo, min(hi, lo+uint64(len(es))+1)):
+		c.fail("%d entries of %d to %d, though one is cleared", len(es), lo, hi)
 	default:
 		c.expect(err, nil)
 		if lo < hi && len(es) == 0 {

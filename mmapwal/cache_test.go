@@ -42,7 +42,7 @@ func TestCacheAgrees(t *testing.T) {
 	for range 600 {
 		op := oracle.Next(r, m)
 		if r.IntN(40) == 0 {
-			op = oracle.Op{Truncate: r.Uint64N(m.Last() + 2)}
+			op = oracle.Op{Truncate: r.Uint64N(m.Snap[0] + 2)}
 		}
 		for _, d := range logs {
 			if err := op.Do(d, m); err != nil && op.Truncate == 0 {

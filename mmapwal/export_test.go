@@ -20,6 +20,13 @@ func (o *Options) SetSyncMode(mode uint32) { o.Sync = SyncPolicy{mode: syncMode(
 // Keys returns the directory key.
 func (d *DiskStorage) Keys() *encryption.DirectoryKey { return d.meta.Keys() }
 
+// ClearBelow is TruncateEntriesUntil for entries that no snapshot covers, too, as it was once.
+func (d *DiskStorage) ClearBelow(i uint64) error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	return d.clear(i)
+}
+
 // SealNow seals the files that are full.
 func (d *DiskStorage) SealNow() { d.sealRetired() }
 

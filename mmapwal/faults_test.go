@@ -33,7 +33,7 @@ func testLogFaultOps() []oracle.Op {
 		{Hard: [3]uint64{3, 2, 8}, From: 13, Terms: terms(3, 7)},
 		{Create: 8}, // inline
 		{Checkpoint: 5},
-		{Truncate: 16},
+		{Truncate: 9},
 		{Hard: [3]uint64{4, 2, 10}, From: 15, Terms: terms(4, 2)}, // uncovers
 		{Create: 10},  // data in a file
 		{Compact: 10}, // all files but the last

@@ -575,7 +575,7 @@ func TestNoPlaintext(t *testing.T) {
 		{"rotation", func() error { return d.Save(nil, entries(31, 330, 2, 6000), nil) }},
 		{"inline snapshot", func() error { return d.CreateSnapshot(5, nil, secret[:1500]) }},
 		{"snapshot in a file", func() error { return d.CreateSnapshot(8, nil, secret) }},
-		{"truncation", func() error { return d.TruncateEntriesUntil(100) }},
+		{"truncation", func() error { return d.ClearBelow(100) }},
 		{"rotated key", func() error { return errors.Join(d.RotateKey(testLogKey(16, 1)), d.RotateKey(testLogKey(32, 7))) }},
 		{"installed snapshot", func() error { return d.Save(testLogHard(5, 1, 400), entries(401, 410, 5, 700), snapshot(400, 6000)) }},
 		{"inline again", func() error { return d.CreateSnapshot(401, nil, secret[:300]) }},

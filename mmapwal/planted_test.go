@@ -21,8 +21,8 @@ var plantedFaults = []struct {
 		"if term, err = d.term(v, at); err != nil {", "if term, err = d.term(v, at+1); err != nil {"},
 	{"the commit index is left beyond the log", "open.go",
 		"\t\tm.HardState.Commit = commit\n", ""},
-	{"entries written anew count as cleared", "../entryfile/read.go",
-		"(file < b.ClearedFile || file", "(true || file < b.ClearedFile || file"},
+	{"cleared entries are read", "../entryfile/read.go",
+		"return i < b.ClearedBelow && loc", "return i+1 < b.ClearedBelow && loc"},
 }
 
 // TestPlantedFaults shows that TestModel can fail: it runs it on the package with

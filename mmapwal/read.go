@@ -58,8 +58,9 @@ func (v *view) hardState() *raftpb.HardState {
 	return &raftpb.HardState{Term: &h.Term, Vote: &h.Vote, Commit: &h.Commit}
 }
 
-// FirstIndex implements raft.Storage: the index of the first entry that can be
-// read, if there is one. It does not allocate. ErrClosed.
+// FirstIndex implements raft.Storage: the index behind the compaction, that of the first entry,
+// if there is one. Its data may have been cleared (TruncateEntriesUntil). It does not
+// allocate. ErrClosed.
 func (d *DiskStorage) FirstIndex() (uint64, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -195,7 +196,8 @@ func (v *view) segmentOf(i uint64) segment {
 // valid after compaction and Close; they share memory, so one that is kept keeps a MiB
 // of them.
 //
-// Errors: raft.ErrCompacted if lo is below FirstIndex; raft.ErrUnavailable if
+// Errors: raft.ErrCompacted if lo is below FirstIndex, or the data of one of the entries was
+// cleared (TruncateEntriesUntil): raft sends a snapshot then; raft.ErrUnavailable if
 // the log is empty or hi is beyond LastIndex+1; ErrInvalid if lo is above hi;
 // *CorruptError, ErrFault, ErrClosed.
 func (d *DiskStorage) Entries(lo, hi, maxSize uint64) (es []*raftpb.Entry, err error) {
@@ -259,6 +261,9 @@ func (d *DiskStorage) entries(v *view, lo, hi, maxSize uint64) ([]*raftpb.Entry,
 		full, err = f.Read(x, lo, end, &b)
 		d.noteHealed(f)
 		_ = f.Release() // the last release closes a dead file; nothing is lost with it
+		if err == entryfile.ErrCleared {
+			return nil, raft.ErrCompacted
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -8,19 +8,29 @@ import (
 )
 
 // TruncateEntriesUntil clears the data of the normal entries with an index below
-// lastIdx, for good: they keep index, term and type, and read with empty data,
-// also after a crash. Conf changes keep theirs. The disk blocks of sealed files
-// are given back where the file system can; those of the file that is being
+// lastIdx, for good. The snapshot must cover them: it is for entries that RetainEntries keeps
+// for their terms. Term still answers for them, also after a crash; Entries returns
+// raft.ErrCompacted, upon which raft sends the snapshot. Conf changes keep their data. FirstIndex stays.
+// The disk blocks of sealed files are given back where the file system can; those of the file that is being
 // appended to, when it is compacted. It is durable on return, under every sync
 // policy. An entry that is written anew below lastIdx has its data.
 //
-// Errors: ErrPoisoned, ErrClosed, ErrReadOnly, *CorruptError, ErrFault.
+// Errors: ErrInvalid if lastIdx is beyond the snapshot's index + 1; ErrPoisoned, ErrClosed,
+// ErrReadOnly, *CorruptError, ErrFault.
 func (d *DiskStorage) TruncateEntriesUntil(lastIdx uint64) error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
 	if err := d.writable(); err != nil {
 		return err
 	}
+	if covered := d.view.meta.Snapshot.Index; lastIdx > covered && lastIdx-1 > covered {
+		return invalidf("clear the data below entry %d: the snapshot covers entries up to %d only; create a newer one first", lastIdx, covered)
+	}
+	return d.clear(lastIdx)
+}
+
+// clear clears the data of entries below an index; writing is held.
+func (d *DiskStorage) clear(lastIdx uint64) error {
 	v := &d.view
 	done, err := d.clearedBelow(v)
 	if err != nil {

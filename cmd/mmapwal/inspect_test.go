@@ -434,7 +434,11 @@ func TestBesideLiveOwner(t *testing.T) {
 func besideLiveOwner(t *testing.T, key []byte, flags ...string) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "live")
-	wal := smallLog(t, dir, key)
+	must(t, smallLog(t, dir, key).Close())
+	opts := quiet()
+	opts.Key, opts.FileDataSize, opts.RetainEntries = key, 1<<20, 40
+	wal, err := mmapwal.Open(dir, opts)
+	must(t, err)
 	var stop atomic.Bool
 	done := make(chan error)
 	go func() { done <- write(wal, &stop) }()
@@ -514,7 +518,7 @@ func write(wal *mmapwal.DiskStorage, stop *atomic.Bool) error {
 		e := &raftpb.Entry{Index: new(i), Term: new(uint64(3)), Data: data}
 		err := wal.Save(nil, []*raftpb.Entry{e}, nil)
 		if i%50 == 0 {
-			err = errors.Join(err, wal.TruncateEntriesUntil(i-60), wal.CreateSnapshot(i-90, nil, []byte("state")))
+			err = errors.Join(err, wal.CreateSnapshot(i-30, nil, []byte("state")), wal.TruncateEntriesUntil(i-60))
 		}
 		if err != nil && !errors.Is(err, mmapwal.ErrInvalid) {
 			return err

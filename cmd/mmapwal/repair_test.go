@@ -13,8 +13,11 @@ import (
 	"testing"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
+	"github.com/seed-2fef92ad/raftwal/internal/oracle"
 	"github.com/seed-2fef92ad/raftwal/internal/page"
 	"github.com/seed-2fef92ad/raftwal/internal/repair"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+	"github.com/seed-2fef92ad/raftwal/metafile"
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
 	"go.etcd.io/raft/v3/raftpb"
 )
@@ -105,7 +108,7 @@ func expectEntries(t *testing.T, dir, key string, first, last uint64, want []*ra
 	if first == 0 || first > last {
 		return
 	}
-	got, err := wal.Entries(first, last+1, 1<<40)
+	got, err := oracle.Entries(wal, first, last+1)
 	if err != nil || len(got) != int(last-first+1) {
 		t.Fatalf("%d entries, %v", len(got), err)
 	}
@@ -393,7 +396,7 @@ func TestRepairCleared(t *testing.T) {
 	want := smallEntries(t)[:14]
 	for _, e := range want {
 		if e.Type == nil {
-			e.Type, e.Data = new(raftpb.EntryNormal), nil
+			e.Data = nil
 		}
 	}
 	want = append(want, entriesOf(15, 18, 4)...)
@@ -410,13 +413,29 @@ func TestRepairCleared(t *testing.T) {
 			t.Parallel()
 			dir := filepath.Join(t.TempDir(), "log")
 			wal := smallLog(t, dir, nil)
-			must(t, wal.TruncateEntriesUntil(16))
+			must(t, wal.Close())
+			clearBelow(t, dir, 16)
+			wal, err := open(t, dir, nil)
+			must(t, err)
 			save(t, wal, 4, entriesOf(15, 18, 4)...)
 			must(t, wal.Close())
+			_ = os.Remove(filepath.Join(dir, "00003.spare")) // which an Open uses
 			test.damage(t, dir)
 			doRepair(t, dir, "", test.last, want)
 		})
 	}
+}
+
+// clearBelow clears the data of a log that is closed, as earlier versions did without a snapshot
+// that covers it.
+func clearBelow(t *testing.T, dir string, below uint64) {
+	t.Helper()
+	f, err := metafile.Open(vfs.OS(), dir, false)
+	must(t, err)
+	m := f.Meta()
+	m.ClearedBelow, m.ClearedEnd = below, metafile.End{File: m.Durable.File, Offset: m.Durable.Offset}
+	must(t, f.Commit(m))
+	must(t, f.Close())
 }
 
 // TestRepairImpossible: what cannot be repaired is said, with what to do, and nothing

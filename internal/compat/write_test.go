@@ -12,6 +12,7 @@ import (
 	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/internal/golden"
 	"github.com/seed-2fef92ad/raftwal/internal/host"
+	"github.com/seed-2fef92ad/raftwal/internal/oracle"
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -227,16 +228,20 @@ var histories = map[string]history{
 		w.save(60, 62, 4)
 	}},
 	"cleared": {write: func(w *writer) { // with entries that were written anew since
+		w.opts.RetainEntries = 40
+		w.restart()
 		w.save(1, 30, 1)
 		w.kill()
 		w.save(31, 60, 1)
 		w.kill()
 		w.save(61, 70, 1)
+		must(w.t, w.CreateSnapshot(49, confState(), nil))
 		must(w.t, w.TruncateEntriesUntil(50))
-		w.save(45, 75, 2)
-		must(w.t, w.CreateSnapshot(12, confState(), nil))
+		w.save(50, 75, 2)
 	}},
 	"punched": {write: func(w *writer) { // cleared, and the blocks given back
+		w.opts.RetainEntries = 20
+		w.restart()
 		for i := range uint64(12) {
 			e := entry(i+1, 1)
 			e.Data = bytes.Repeat([]byte{byte(i)}, 10_000)
@@ -244,6 +249,7 @@ var histories = map[string]history{
 		}
 		w.kill()
 		w.save(13, 20, 2)
+		must(w.t, w.CreateSnapshot(11, confState(), nil))
 		must(w.t, w.TruncateEntriesUntil(12))
 	}},
 	"sealed": {write: func(w *writer) { // many files, the last one without an entry
@@ -350,7 +356,7 @@ func contents(t *testing.T, wal *mmapwal.DiskStorage) *golden.Log {
 	}
 	var es []*raftpb.Entry
 	if last >= first {
-		es, err = wal.Entries(first, last+1, 1<<40)
+		es, err = oracle.Entries(wal, first, last+1)
 		must(t, err)
 	}
 	l.Set(h, snap, first, es)

@@ -84,7 +84,7 @@ func (l *Log) Open() {
 		l.disk.Load(l.disk.Image())
 		l.disk.Forget()
 		opts := l.Options()
-		opts.Sync = l.sync
+		opts.Sync, opts.RetainEntries = l.sync, retained
 		l.d, err = Open(l.disk, l.seed, opts)
 		return err
 	})
@@ -110,11 +110,15 @@ func (l *Log) Save(hard [3]uint64, es ...*raftpb.Entry) {
 	})
 }
 
+// retained is how many entries are kept below a snapshot.
+const retained = 7
+
 // Snapshot creates a snapshot.
 func (l *Log) Snapshot(i uint64, data []byte) {
 	l.do("snapshot", false, func() error {
-		l.state.Compact(i)
-		l.state.Snap, l.state.Voters, l.state.SnapData = l.state.Base, []uint64{1, 2, 3}, data
+		l.state.Snap = [2]uint64{i, l.state.Term(i)}
+		l.state.Compact(max(i-retained, l.state.Base[0]))
+		l.state.Voters, l.state.SnapData = []uint64{1, 2, 3}, data
 		return l.d.CreateSnapshot(i, &raftpb.ConfState{Voters: l.state.Voters}, data)
 	})
 }
@@ -225,12 +229,13 @@ func (l *Log) Build(snapshotBytes int) {
 	l.Open() // file 3
 	l.Save([3]uint64{3, 2, 13}, Entries(16, 22, 3)...)
 	l.Save([3]uint64{4, 2, 15}, Entries(20, 24, 4)...)
+	l.Snapshot(cleared-1, nil)
 	l.Clear(cleared)
 	l.Checkpoint(11)
 	l.Open() // file 4
 	l.Save([3]uint64{5, 1, 20}, Entries(24, 28, 5)...)
 	l.Save([3]uint64{6, 1, 25}, Entries(27, 31, 6)...)
-	l.Snapshot(2, oracle.Data(2, 1, snapshotBytes))
+	l.Snapshot(cleared, oracle.Data(cleared, 3, snapshotBytes))
 	l.Checkpoint(17)
 	l.Save([3]uint64{6, 1, 29}, Entries(32, 33, 6)...)
 }

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 
+	"github.com/seed-2fef92ad/raftwal/internal/oracle"
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
 	"go.etcd.io/raft/v3/raftpb"
 )
@@ -21,7 +21,11 @@ type State struct {
 	SnapData []byte
 	Base     [2]uint64 // index, term; entries up to it are compacted
 	Entries  []*raftpb.Entry
+	blank    map[*raftpb.Entry]bool // those whose data was cleared; shared by clones
 }
+
+// Cleared reports whether the data of entry i was cleared.
+func (s *State) Cleared(i uint64) bool { return s.blank[s.Entry(i)] }
 
 // Last returns the index of the last entry.
 func (s *State) Last() uint64 { return s.Base[0] + uint64(len(s.Entries)) }
@@ -59,9 +63,13 @@ func (s *State) Compact(i uint64) {
 
 // Clear takes the data of the normal entries below an index.
 func (s *State) Clear(below uint64) {
+	if s.blank == nil {
+		s.blank = make(map[*raftpb.Entry]bool)
+	}
 	for k, e := range s.Entries {
 		if e.GetIndex() < below && e.GetType() == raftpb.EntryNormal {
 			s.Entries[k] = &raftpb.Entry{Index: e.Index, Term: e.Term}
+			s.blank[s.Entries[k]] = true
 		}
 	}
 }
@@ -116,7 +124,7 @@ func (r *Reading) readSnapshot(d *mmapwal.DiskStorage) error {
 }
 
 func (r *Reading) readEntries(d *mmapwal.DiskStorage, first, last uint64) error {
-	es, err := d.Entries(first, last+1, math.MaxUint64)
+	es, err := oracle.Entries(d, first, last+1)
 	if err == nil && uint64(len(es)) != last-first+1 {
 		return fmt.Errorf("%d entries of %d to %d", len(es), first, last)
 	}
@@ -142,7 +150,7 @@ func (r *Reading) readEntries(d *mmapwal.DiskStorage, first, last uint64) error 
 func (r *Reading) readSingly(d *mmapwal.DiskStorage, first, last uint64) []*raftpb.Entry {
 	es := make([]*raftpb.Entry, last-first+1)
 	for i := first; i <= last; i++ {
-		one, err := d.Entries(i, i+1, math.MaxUint64)
+		one, err := oracle.Entries(d, i, i+1)
 		if err != nil {
 			r.Errs = append(r.Errs, err)
 			r.Missing = append(r.Missing, i)

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 )
 
@@ -116,12 +117,34 @@ func Describe(d *mmapwal.DiskStorage) (string, error) {
 	if last < first {
 		return out.String(), nil
 	}
-	es, err := d.Entries(first, last+1, math.MaxUint64)
+	es, err := Entries(d, first, last+1)
 	if err != nil {
 		return "", err
 	}
 	describeEntries(&out, es)
 	return out.String(), nil
+}
+
+// Entries returns the entries [lo, hi) of a log. One whose data was cleared, which cannot be
+// read, has its index, its term, and nothing else.
+func Entries(d *mmapwal.DiskStorage, lo, hi uint64) ([]*raftpb.Entry, error) {
+	es, err := d.Entries(lo, hi, math.MaxUint64)
+	if first, _ := d.FirstIndex(); err != raft.ErrCompacted || lo < first {
+		return es, err
+	}
+	for i := lo; i < hi; i++ {
+		one, err := d.Entries(i, i+1, math.MaxUint64)
+		if err == raft.ErrCompacted {
+			var term uint64
+			term, err = d.Term(i)
+			one = []*raftpb.Entry{{Index: &i, Term: &term}}
+		}
+		if err != nil {
+			return nil, err
+		}
+		es = append(es, one...)
+	}
+	return es, nil
 }
 
 func describeState(out *strings.Builder, h *raftpb.HardState, cs *raftpb.ConfState, snap *raftpb.Snapshot) {
@@ -182,7 +205,7 @@ func (m *Model) CheckContent(d *mmapwal.DiskStorage) error {
 	if len(m.Terms) == 0 {
 		return nil
 	}
-	es, err := d.Entries(m.Base[0]+1, m.Last()+1, math.MaxUint64)
+	es, err := Entries(d, m.Base[0]+1, m.Last()+1)
 	if err != nil {
 		return fmt.Errorf("entries: %w", err)
 	}

@@ -141,8 +141,6 @@ var mutations = []mutation{
 	}},
 	{"the number of a removed file is used again", []edit{{"mmapwal/load.go",
 		"max(d.next, m.FirstFile, m.Durable.File+1, m.ClearedEnd.File+1, inv.lastSpare()+1)", "max(d.next, 1)"}}},
-	{"entries written anew count as cleared", []edit{{"entryfile/read.go",
-		"(file < b.ClearedFile || file", "(true || file < b.ClearedFile || file"}}},
 	{"empty files are not removed durably", []edit{{"mmapwal/open.go",
 		"\treturn d.fsys.SyncDir(d.dir)\n", "\treturn nil\n"}}},
 	{"a torn file is sealed before those behind it are removed", []edit{

@@ -151,7 +151,7 @@ func (o Op) call(m *oracle.Model, pos int) (oracle.Op, bool) {
 		op.Terms = []uint64{op.Hard[0], large}
 		op.Hard[0] = large + 1
 	case Truncate:
-		op.Truncate = c.between(1, m.Last()+1, commit+1)
+		op.Truncate = c.between(1, m.Snap[0]+1, m.Snap[0]+1)
 		return op, op.Truncate > max(m.Cleared, m.Base[0]+1)
 	case Checkpoint:
 		op.Checkpoint = m.Checkpoint + 1

@@ -66,7 +66,7 @@ func history(seed uint64, steps int, m *oracle.Model) []step {
 func pick(r *rand.Rand, m *oracle.Model) oracle.Op {
 	switch r.IntN(12) {
 	case 0:
-		return oracle.Op{Truncate: 1 + r.Uint64N(m.Last()+1)}
+		return oracle.Op{Truncate: 1 + r.Uint64N(m.Snap[0]+1)}
 	case 1:
 		if m.Snap[0] > m.Base[0] {
 			return oracle.Op{Compact: m.Base[0] + 1 + r.Uint64N(m.Snap[0]-m.Base[0])}
