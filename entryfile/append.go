@@ -76,10 +76,11 @@ func (f *File) Reserve(dataBytes int64) error {
 	if err := f.reserve(dataBytes); err != nil {
 		return err
 	}
-	if !f.synced || f.Unsynced() == 0 { // once for those that share a sync
-		return f.checkLength(f.file)
+	end := f.end.Load()
+	if f.synced && f.Unsynced() > 0 || !f.synced && end+dataBytes <= roundUp(end, page.Size) {
+		return nil // once for those that share a sync, or a page
 	}
-	return nil
+	return f.checkLength(f.file)
 }
 
 // reserve makes blocks for dataBytes of records, and for the one that ends the file. No zeros

@@ -451,7 +451,7 @@ func TestReadsOfACutFile(t *testing.T) {
 	for _, err := range []error{scanErr, readErr, f.Continue(f.End(), false)} {
 		wantErr(t, err, vfs.ErrFault)
 	}
-	for _, err := range []error{f.Reserve(100), f.RestoreHeader()} {
+	for _, err := range []error{f.Reserve(page.Size), f.RestoreHeader()} {
 		wantCorrupt(t, err)
 	}
 }

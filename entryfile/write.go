@@ -182,17 +182,17 @@ func (f *File) write(p []byte, at int64) error {
 	if len(p) == 0 {
 		return nil
 	}
+	if !f.synced { // then there is one way
+		_, err := f.file.WriteAt(p, at)
+		return err
+	}
 	direct := f.direct.Load()
 	f.ways.begin(direct)
 	defer f.ways.end()
-	switch {
-	case direct:
+	if direct {
 		return f.file.WriteDirect(p, at)
-	case f.synced:
-		return f.writeAndStart(p, at)
 	}
-	_, err := f.file.WriteAt(p, at)
-	return err
+	return f.writeAndStart(p, at)
 }
 
 // writeAndStart writes p, and has the disk start on it if it is much. Pages are started on only
