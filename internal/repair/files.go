@@ -8,6 +8,7 @@ import (
 	"math"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/internal/inspect"
@@ -82,8 +83,13 @@ func (w *work) healFiles(ctx context.Context, l *inspect.Log, t truth) (did bool
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
 	o := orderOf(l, t)
+	wants := make(map[string]healing)
+	for k := range l.Problems {
+		p := &l.Problems[k]
+		wants[p.File] = max(wants[p.File], needs(p))
+	}
 	for _, f := range o.stay {
-		switch fileNeeds(l, f, t.lost) {
+		switch fileNeeds(l, f, wants[f.Name], t.lost) {
 		case reindex:
 			err = w.reindex(m, f)
 		case rewrite:
@@ -192,13 +198,9 @@ func knows(l *inspect.Log, n int) bool {
 	return next.Held.Known && next.Header.Prev == f.Number && next.Header.PrevSalt == f.Header.Salt
 }
 
-// fileNeeds says what a file that stays needs, if below is the first entry that is lost.
-func fileNeeds(l *inspect.Log, f *inspect.File, below uint64) (what healing) {
-	for k := range l.Problems {
-		if l.Problems[k].File == f.Name {
-			what = max(what, needs(&l.Problems[k]))
-		}
-	}
+// fileNeeds says what a file that stays needs, if its problems need what, and below is the
+// first entry that is lost.
+func fileNeeds(l *inspect.Log, f *inspect.File, what healing, below uint64) healing {
 	switch {
 	case f.Role != inspect.RoleLive:
 		return nothing
@@ -233,7 +235,7 @@ func (w *work) putEmpty(m *metafile.File, l *inspect.Log, g gapInOrder) error {
 		f.Discard()
 		return err
 	}
-	if err := f.Publish(); err != nil {
+	if err := errors.Join(w.keepOwner(entryfile.Name(spec.Number)+temporary, g.behind.Name), f.Publish()); err != nil {
 		return errors.Join(err, f.Release()) // it may have the name already
 	}
 	w.did(entryfile.Name(spec.Number), "an empty file put in its place, which %s follows", g.behind.Name)
@@ -351,11 +353,51 @@ func (w *work) rewrite(ctx context.Context, m *metafile.File, l *inspect.Log, in
 		f.Discard()
 		return err
 	}
-	if err := f.Publish(); err != nil {
+	if err := errors.Join(w.keepOwner(info.Name+temporary, info.Name), f.Publish()); err != nil {
 		return errors.Join(err, f.Release()) // it may have the name already
 	}
 	w.did(info.Name, "written anew with the %d entries that can be read and count", c.count)
 	return f.Release()
+}
+
+// temporary ends the name of a file that is being made.
+const temporary = ".tmp"
+
+// keepOwner gives a file the owner and mode of another: who repairs may be somebody else than
+// who uses the log.
+func (w *work) keepOwner(name, like string) error {
+	if w.fsys != vfs.OS() {
+		return nil
+	}
+	return vfs.KeepOwner(filepath.Join(w.dir, name), filepath.Join(w.dir, like))
+}
+
+// keepOwners does so for the files that were not there before, after wal.meta.
+func (w *work) keepOwners(before map[string]bool) error {
+	infos, err := w.fsys.List(w.dir)
+	if err != nil {
+		return err
+	}
+	for _, info := range infos {
+		_, isEntryFile := entryfile.ParseName(info.Name)
+		if before[info.Name] || !isEntryFile && !strings.HasSuffix(info.Name, entryfile.SpareSuffix) {
+			continue
+		}
+		if err := w.keepOwner(info.Name, metafile.Name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// names returns the names of the files.
+func (w *work) names() (map[string]bool, error) {
+	infos, err := w.fsys.List(w.dir)
+	names := make(map[string]bool, len(infos))
+	for _, info := range infos {
+		names[info.Name] = true
+	}
+	return names, err
 }
 
 // fill copies the entries of a file that count, in front of below.

@@ -242,20 +242,18 @@ func filesOf(before, after *inspect.Log, filesBefore, filesAfter map[string]Rang
 			kept[o.Name] = kept[o.Name] || k == 1
 		}
 	}
+	found, did := make(map[string][]inspect.Problem), make(map[string][]string)
+	for _, p := range before.Problems {
+		found[p.File] = append(found[p.File], p)
+	}
+	for _, a := range done {
+		did[a.File] = append(did[a.File], a.What)
+	}
 	slices.Sort(names)
 	files := []File{}
 	for _, name := range slices.Compact(names) {
-		f := File{Name: name, Found: []inspect.Problem{}, Done: []string{}, Before: filesBefore[name], After: filesAfter[name]}
-		for _, p := range before.Problems {
-			if p.File == name {
-				f.Found = append(f.Found, p)
-			}
-		}
-		for _, a := range done {
-			if a.File == name {
-				f.Done = append(f.Done, a.What)
-			}
-		}
+		f := File{Name: name, Found: append([]inspect.Problem{}, found[name]...), Done: append([]string{}, did[name]...),
+			Before: filesBefore[name], After: filesAfter[name]}
 		if !kept[name] && len(f.Done) == 0 {
 			f.Done = append(f.Done, "removed, as at every Open: the log does not need it")
 		}

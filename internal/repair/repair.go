@@ -250,6 +250,10 @@ func (w *work) open(l *inspect.Log) error {
 	if l.Meta != nil && l.Meta.Encrypted {
 		opts.KeyWrapper = w.o.Wrapper
 	}
+	before, err := w.names()
+	if err != nil {
+		return err
+	}
 	h := w.o.Host
 	h.FS = w.fsys
 	d, err := mmapwal.OpenOn(h, w.dir, &opts)
@@ -264,7 +268,7 @@ func (w *work) open(l *inspect.Log) error {
 		return err
 	}
 	r := d.Stats().Recovery
-	if err := d.Close(); err != nil {
+	if err := errors.Join(d.Close(), w.keepOwners(before)); err != nil {
 		return err
 	}
 	for _, path := range r.SetAside {

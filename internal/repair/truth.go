@@ -85,7 +85,7 @@ func (w *work) seek(ctx context.Context, l *inspect.Log) (truth, error) {
 	if err != nil {
 		return t, err
 	}
-	k := &seeking{l: l, says: says, t: &t, strange: strangers(l), files: make(map[string]*inspect.File),
+	k := &seeking{l: l, says: says, t: &t, strange: strangers(l), files: make(map[string]*inspect.File), older: make(map[string]bool),
 		low: max(l.Meta.Snapshot.Index, l.Meta.Compacted.Index) + 1}
 	k.findHoles()
 	for _, p := range l.Problems { // what was cleared, though wal.meta does not say so
@@ -108,6 +108,7 @@ type seeking struct {
 	l       *inspect.Log
 	says    map[string]*testimony
 	strange map[*inspect.File]bool
+	older   map[string]bool // files that are themselves as they were at an earlier time
 	files   map[string]*inspect.File
 	t       *truth
 	low     uint64 // the first entry that the snapshot does not cover
@@ -118,6 +119,11 @@ type seeking struct {
 
 // findHoles lists the holes of the log.
 func (k *seeking) findHoles() {
+	for _, p := range k.l.Problems {
+		if p.Kind == inspect.KindChain && p.Severity == inspect.Damage {
+			k.older[p.File] = true
+		}
+	}
 	for _, f := range k.l.Files {
 		k.files[f.Name] = f
 		switch {
@@ -151,17 +157,10 @@ func (k *seeking) findHolesIn(f *inspect.File) {
 			k.holes = append(k.holes, hole{at: place{f.Number, at}, low: math.MaxUint64})
 		}
 	}
-	if f.Held.HidesEnd || k.isOlder(f) {
+	if f.Held.HidesEnd || k.older[f.Name] {
 		low := max(f.Held.First, k.low)
 		k.holes = append(k.holes, hole{at: place{f.Number, f.Size}, low: low, end: true})
 	}
-}
-
-// isOlder reports whether the file is itself as it was at an earlier time.
-func (k *seeking) isOlder(f *inspect.File) bool {
-	return slices.ContainsFunc(k.l.Problems, func(p inspect.Problem) bool {
-		return p.File == f.Name && p.Kind == inspect.KindChain && p.Severity == inspect.Damage
-	})
 }
 
 // visit notes an entry of the log.
