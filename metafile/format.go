@@ -38,6 +38,8 @@ import (
 //	 128     4  bytes in use, from the start of the page
 //	 132     4  durable end: salt of the file, which tells it from others of its number
 //	 136     8  entry files from this number on are encrypted; 0: none is
+//	 144     8  of a log that was closed: sum of what the file system said of the files that
+//	            count, when all were synced; 0: not known
 //	 152     8  the hard state counts only if the records reach this place: number of the
 //	 160     8    file; 0: it counts in any case; and offset in it, in bytes
 //	 168     4    salt of that file
@@ -77,6 +79,7 @@ const (
 	atUsed         = 128
 	atDurableSalt  = 132
 	atEncrypted    = 136
+	atStamp        = 144
 	atBehind       = 152
 	atSnapshotSum  = 176
 	atHardState    = 512
@@ -150,6 +153,7 @@ type Meta struct {
 
 	WrappedKey    []byte // the directory key; empty unless Encrypted
 	EncryptedFrom uint64 // entry files from this number on are encrypted
+	Stamp         uint64 // of a closed log: of its files, as the file system knows them; 0: not known
 
 	HardState HardState
 	Behind    End // the records that HardState was stored behind, if they were not synced
@@ -239,6 +243,7 @@ func (m *Meta) Encode(p []byte, auth *encryption.Authenticator) {
 	put(atClearedFile, m.ClearedEnd.File)
 	put(atClearedEnd, uint64(m.ClearedEnd.Offset))
 	put(atEncrypted, m.EncryptedFrom)
+	put(atStamp, m.Stamp)
 	put(atBehind, m.Behind.File)
 	put(atBehind+8, uint64(m.Behind.Offset))
 	page.Order.PutUint32(p[atBehind+16:], m.Behind.Salt)
@@ -342,6 +347,7 @@ func Decode(p []byte) (Meta, error) {
 		ClearedEnd:     End{File: get(atClearedFile), Offset: int64(get(atClearedEnd))},
 		Snapshot:       Position{get(atSnapshot), get(atSnapshot + 8)},
 		EncryptedFrom:  get(atEncrypted),
+		Stamp:          get(atStamp),
 		Behind:         End{get(atBehind), int64(get(atBehind + 8)), page.Order.Uint32(p[atBehind+16:])},
 		SnapshotSum:    get(atSnapshotSum),
 		SnapshotInFile: flags&flagSnapshotInFile != 0,

@@ -101,6 +101,9 @@ func (d *DiskStorage) settle() error {
 	if !d.meta.Stored() && !d.healed() {
 		return nil
 	}
+	if err := d.ensureFound(); err != nil {
+		return err
+	}
 	if err := d.begin(); err != nil {
 		return err
 	}
@@ -134,6 +137,10 @@ func (d *DiskStorage) settle() error {
 	}
 	m := d.meta.Meta()
 	m.Durable, m.HardState = d.durable(), d.hard
+	var err error
+	if m.Stamp, err = d.stamp(&m); err != nil {
+		return err
+	}
 	return d.meta.CommitClean(m)
 }
 

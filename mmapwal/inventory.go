@@ -37,6 +37,7 @@ type inventory struct {
 	setAside  []string             // .corrupt
 	unknown   []string             // of another program
 	modified  map[string]time.Time // by name; when it was last written to
+	infos     []vfs.Info
 }
 
 // takeInventory lists dir. An entry file under a name that this package does not
@@ -46,7 +47,7 @@ func takeInventory(fsys vfs.Files, dir string) (*inventory, error) {
 	if err != nil {
 		return nil, err
 	}
-	inv := &inventory{dir: dir, modified: make(map[string]time.Time, len(infos))}
+	inv := &inventory{dir: dir, modified: make(map[string]time.Time, len(infos)), infos: infos}
 	names := make(map[uint64]string)
 	for _, info := range infos {
 		name := info.Name

@@ -42,7 +42,9 @@ func InitEncrypted(dir string, key []byte) (*DiskStorage, error) {
 // which was never promised, stores again what may not have reached the disk, and
 // goes on in a new file. The old one is sealed in the background: if that fails, the
 // log takes no more writes (ErrPoisoned). Open takes a time that grows with the number
-// of files, not of entries; only files that were not sealed are read. The commit index
+// of files, not of entries; only files that were not sealed are read. After an unclean stop
+// each file is synced, which is quick if the disk has it. So it is, before the first
+// write, of a log that was closed, but is a copy now, or has a file that was put back. The commit index
 // of the hard state is put between the snapshot's index and LastIndex, where raft
 // wants it.
 //
@@ -176,9 +178,11 @@ func (d *DiskStorage) makeLog(missing error) error {
 	if err := m.SetSnapshot(&raftpb.Snapshot{}, false); err != nil {
 		return err
 	}
-	if err := metafile.Create(d.fsys, d.dir, m, keys, d.host.Random); err != nil && !errors.Is(err, fs.ErrExist) {
+	err = metafile.Create(d.fsys, d.dir, m, keys, d.host.Random)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return noSpace(err)
 	}
+	d.made = err == nil
 	d.log.Info("raftwal: made a new log, with no vote and no entries", "dir", d.dir, "encrypted", m.Encrypted)
 	return nil
 }
@@ -215,9 +219,13 @@ func (d *DiskStorage) openForWriting(inv *inventory) error {
 	}
 	d.recovery.Clean = d.meta.Meta().Clean
 	d.recovery.HealedPages = len(d.meta.Damaged())
+	d.noteUnsynced(inv)
 	if !d.settled() {
 		// What was done last may be in the kernel's memory only, even that the log was
 		// closed: nothing is built on names or pages before they are on the disk.
+		if err := d.ensureFound(); err != nil {
+			return err
+		}
 		if err := d.fsys.SyncDir(d.dir); err != nil {
 			return err
 		}
@@ -304,7 +312,7 @@ func (d *DiskStorage) beginRun() error {
 	m.HardState = d.hard
 	d.reconcile(&m)
 	goesOn := d.settled() && d.tail != nil && !d.tail.Stale() && len(d.empty) == 0 && m.HardState == d.view.meta.HardState
-	m.Clean, m.SyncPolicy = false, uint32(d.opts.Sync.mode)
+	m.Clean, m.Stamp, m.SyncPolicy = false, 0, uint32(d.opts.Sync.mode)
 	m.Durable = metafile.End{}
 	if n := len(d.files); n > 0 {
 		m.Durable = foundEnd(d.files[n-1].file)
@@ -319,6 +327,11 @@ func (d *DiskStorage) beginRun() error {
 		commit = d.meta.CommitEverywhere
 	} else if goesOn {
 		commit = d.meta.Begin
+	}
+	if !goesOn {
+		if err := d.ensureFound(); err != nil {
+			return err
+		}
 	}
 	if err := commit(m); err != nil {
 		return err

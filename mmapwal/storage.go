@@ -66,10 +66,12 @@ type DiskStorage struct {
 	empty   []string        // files that an unclean stop left without a record, the last one first
 	plan    plan            // of the Save under way; kept to save allocations
 
-	released   bool  // the files are closed
-	plainAside int   // see Stats.PlainFiles: what Open found that is no part of the log
-	nextWanted bool  // the next file is there, or wished for
-	readyBytes int64 // how far the tail is made ready
+	made       bool     // by this Open, anew
+	unsynced   []string // files that Open found, and that are to be synced before the first store
+	released   bool     // the files are closed
+	plainAside int      // see Stats.PlainFiles: what Open found that is no part of the log
+	nextWanted bool     // the next file is there, or wished for
+	readyBytes int64    // how far the tail is made ready
 	ahead      ahead
 	syncer     syncer
 	hard       metafile.HardState // of the Save that was stored last
@@ -122,7 +124,8 @@ type view struct {
 // first returns the index of the first entry that can be read.
 func (v *view) first() uint64 { return v.meta.Compacted.Index + 1 }
 
-// writable says whether there is anything against writing; writing is held.
+// writable says whether there is anything against writing; writing is held. What Open found is
+// on the disk then.
 func (d *DiskStorage) writable() error {
 	if d.view.closed {
 		return ErrClosed
@@ -133,7 +136,7 @@ func (d *DiskStorage) writable() error {
 	if d.opts.ReadOnly {
 		return ErrReadOnly
 	}
-	return nil
+	return d.poisonIfSync(d.ensureFound())
 }
 
 // poisoned returns the sticky error; nil if there is none.

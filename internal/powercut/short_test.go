@@ -63,7 +63,7 @@ type minimum struct{ histories, cuts, images, distinct int64 }
 // step of that. With OPS only that one history is tried.
 func TestPowerCutShort(t *testing.T) {
 	t.Run("HardSync", func(t *testing.T) {
-		testShort(t, false, 1<<5, 20, minimum{750, 20_000, 105_000, 12_500})
+		testShort(t, false, 1<<5, 20, minimum{750, 20_000, 100_000, 11_500})
 	})
 	t.Run("NoSync", func(t *testing.T) {
 		testShort(t, true, 1<<2, 6, minimum{500, 30_000, 100_000, 15_000})
@@ -127,7 +127,7 @@ func TestPowerCutPlain(t *testing.T) {
 			limits := powercut.Limits{PerCut: 8, Torn: 2, Depth: 64, PerStep: 4, Workers: runtime.GOMAXPROCS(0)}
 			histories := append(powercut.All(1), powercut.Sample(3, 5, number(t, "SEED", 1))...)
 			report := tryShort(t, &powercut.Config{NoSync: noSync, Plain: true, Retain: 1}, limits, histories)
-			atLeast(t, "images", report.Images, 500)
+			atLeast(t, "images", report.Images, 400)
 		})
 	}
 }

@@ -299,6 +299,7 @@ func (d *osDir) list() ([]Info, error) {
 		}
 		infos = append(infos, Info{
 			Name: name, Size: stat.Size, IsDir: stat.Mode&unix.S_IFMT == unix.S_IFDIR, Modified: time.Unix(stat.Mtim.Unix()),
+			Inode: uint64(stat.Ino), Changed: time.Unix(stat.Ctim.Unix()),
 		})
 	}
 	slices.SortFunc(infos, func(a, b Info) int { return strings.Compare(a.Name, b.Name) })

@@ -107,7 +107,10 @@ func TestNames(t *testing.T) {
 	if age := time.Since(modified); age < -time.Minute || age > time.Minute {
 		t.Errorf("a file that was just made was modified %v ago", age)
 	}
-	want := []vfs.Info{{Name: "c", Size: 1, Modified: modified}, {Name: "d", IsDir: true}}
+	if infos[0].Inode == 0 || infos[0].Inode == infos[1].Inode || infos[0].Changed.Before(modified) {
+		t.Errorf("inodes %d and %d, changed %v, modified %v", infos[0].Inode, infos[1].Inode, infos[0].Changed, modified)
+	}
+	want := []vfs.Info{{Name: "c", Size: 1, Modified: modified, Inode: infos[0].Inode, Changed: infos[0].Changed}, {Name: "d", IsDir: true}}
 	if len(infos) != 2 || infos[0] != want[0] || infos[1].Name != "d" || !infos[1].IsDir {
 		t.Errorf("List returned %v, want %v", infos, want)
 	}

@@ -158,6 +158,8 @@ type Info struct {
 	Size     int64  // bytes
 	IsDir    bool
 	Modified time.Time // when it was last written to; zero if unknown
+	Inode    uint64    // its number, which no other file of the file system has now; 0 if unknown
+	Changed  time.Time // when anything of it was last changed, by whomever; zero if unknown
 }
 
 // File is an open file. ReadAt, WriteAt, WriteZeros, WriteDirect, StartWrite and Size may be

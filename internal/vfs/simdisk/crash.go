@@ -183,7 +183,7 @@ func (d *dirRemains) names(fate func(unit int) Fate) map[string]*inode {
 
 // image returns the file that is found.
 func (f *fileRemains) image(fsys *FS, fate func(unit int) Fate) *inode {
-	image := &inode{fsys: fsys, size: f.size, pages: make(map[int64]*page, len(f.durable)+1)}
+	image := &inode{fsys: fsys, copies: f.node.copies, size: f.size, pages: make(map[int64]*page, len(f.durable)+1)}
 	unit := f.unit
 	if len(f.sizes) > 0 {
 		image.size = f.sizes[fate(unit).State]

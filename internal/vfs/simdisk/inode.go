@@ -30,6 +30,8 @@ type inode struct {
 	pages map[int64]*page // those that were ever stored to, by number
 	owner *file           // of the lock
 	fsys  *FS
+
+	copies uint64 // how often it was copied: its identity
 }
 
 // page is what the disk may hold of one page, besides the current content.

@@ -115,6 +115,33 @@ func (f *FS) Plain() {
 	f.plain = true
 }
 
+// Copied returns what a program makes that copies all files and syncs none: on the disk there
+// are their directories only. What is zero is a hole.
+func (f *FS) Copied() *FS {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	to := newFS(make(map[string]*directory, len(f.dirs)))
+	to.plain, to.changed = f.plain, true
+	for path, d := range f.dirs {
+		to.dirs[path] = newDirectory()
+		for _, name := range slices.Sorted(maps.Keys(d.names)) {
+			from := d.names[name]
+			from.load(0)
+			node := &inode{pages: make(map[int64]*page), fsys: to, copies: from.copies + 1}
+			node.resize(from.size)
+			node.load(0)
+			for number := range from.pages {
+				at := number * pageSize
+				if end := min(at+pageSize, from.size); at < end {
+					node.store(at, from.mem[at:end])
+				}
+			}
+			to.dirs[path].do(change{to: name, node: node})
+		}
+	}
+	return to
+}
+
 // Steps returns how many steps were done.
 func (f *FS) Steps() int {
 	f.mu.Lock()
@@ -255,7 +282,7 @@ func (f files) List(dir string) ([]vfs.Info, error) {
 	}
 	var infos []vfs.Info
 	for _, name := range slices.Sorted(maps.Keys(d.names)) {
-		infos = append(infos, vfs.Info{Name: name, Size: d.names[name].size})
+		infos = append(infos, vfs.Info{Name: name, Size: d.names[name].size, Inode: 1 + d.names[name].copies})
 	}
 	for _, name := range f.inside(dir) {
 		infos = append(infos, vfs.Info{Name: name, IsDir: true})

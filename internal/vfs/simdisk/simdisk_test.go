@@ -210,6 +210,45 @@ func TestPlain(t *testing.T) {
 	})
 }
 
+// TestCopied: of a copy that was never synced a power cut can leave anything, and a sync
+// makes it durable; the files are others.
+func TestCopied(t *testing.T) {
+	fsys := simdisk.New()
+	_, m := create(t, fsys)
+	must(t, m.Sync(0, 8192), fsys.SyncDir("/"))
+	want := string(read(t, fsys, "/f"))
+	c := fsys.Copied()
+	if got := string(read(t, c, "/f")); got != want {
+		t.Fatal("the copy has another content")
+	}
+	if a, b := must2(fsys.List("/"))[0], must2(c.List("/"))[0]; a.Inode == b.Inode || a.Inode == 0 || a.Size != b.Size {
+		t.Errorf("file %+v, copy %+v", a, b)
+	}
+	none, short, zeros, whole := 0, 0, 0, 0
+	count := func(image *simdisk.FS) {
+		switch got := read(t, image, "/f"); {
+		case got == nil:
+			none++
+		case len(got) < len(want):
+			short++
+		case string(got) == want:
+			whole++
+		default:
+			zeros++
+		}
+	}
+	images(c, count)
+	if none == 0 || short == 0 || zeros == 0 {
+		t.Errorf("%d images without the file, %d with less of it, %d with zeros", none, short, zeros)
+	}
+	f, err := c.Open("/f", false)
+	must(t, err, f.Sync(), c.SyncDir("/"))
+	none, short, zeros, whole = 0, 0, 0, 0
+	if images(c, count); whole == 0 || none+short+zeros > 0 {
+		t.Errorf("synced: %d images with all, %d without", whole, none+short+zeros)
+	}
+}
+
 func TestSize(t *testing.T) {
 	fsys := simdisk.New()
 	f, err := fsys.Create("/f")
