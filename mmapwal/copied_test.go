@@ -25,7 +25,7 @@ func TestCopyBeforeFirstPromise(t *testing.T) {
 		"number":     func(d *mmapwal.DiskStorage) error { return d.SetUint(mmapwal.GroupId, 9) },
 		"snapshot":   func(d *mmapwal.DiskStorage) error { return d.CreateSnapshot(24, testLogConf(1), []byte("s")) },
 		"compaction": func(d *mmapwal.DiskStorage) error { return d.Compact(8) },
-		"truncation": func(d *mmapwal.DiskStorage) error { return d.TruncateEntriesUntil(25) },
+		"truncation": func(d *mmapwal.DiskStorage) error { return d.TruncateEntriesUntil(21) },
 		"sync":       func(d *mmapwal.DiskStorage) error { return d.Sync() },
 	}
 	edits := map[string]func(*mmapwal.Options){"HardSync": func(*mmapwal.Options) {}, "encrypted": testLogEncrypted}
