@@ -66,11 +66,11 @@ func (d *DiskStorage) BackupSince(ctx context.Context, w io.Writer, parent Manif
 func (d *DiskStorage) backup(ctx context.Context, w io.Writer, parent *Manifest) (m Manifest, err error) {
 	c, err := d.cut()
 	if err != nil {
-		return m, fmt.Errorf("mmapwal: back up %q: %w", d.dir, err)
+		return m, fmt.Errorf("mmapwal: back up %q: %w", d.dir, d.explain(err))
 	}
 	defer func() { err = errors.Join(err, c.release()) }()
 	b := &backup{d: d, ctx: ctx, out: archive.NewWriter(w, c.manifest.Created), parent: parent, buf: make([]byte, copyStep)}
-	if err := b.write(c); err != nil {
+	if err := c.explain(b.write(c)); err != nil {
 		return m, fmt.Errorf("mmapwal: back up %q: %w", d.dir, err)
 	}
 	return c.manifest, nil
@@ -207,6 +207,37 @@ func (c *cut) unchanged() error {
 		}
 	}
 	return nil
+}
+
+// explain says of a log that is open for reading only that its owner has changed what was
+// copied, if it was that and no damage.
+func (c *cut) explain(err error) error {
+	if !c.d.opts.ReadOnly || !lookedLost(err) {
+		return err
+	}
+	if changed := c.unchanged(); errors.Is(changed, ErrChanged) {
+		return changed
+	}
+	return c.d.explain(err)
+}
+
+// explain does so where there is no cut.
+func (d *DiskStorage) explain(err error) error {
+	if d.opts.ReadOnly && lookedLost(err) && d.movedOn() {
+		return ErrChanged
+	}
+	return err
+}
+
+// movedOn reports whether the owner has dropped or cleared entries since the log was opened.
+func (d *DiskStorage) movedOn() bool {
+	d.refreshing.Lock()
+	defer d.refreshing.Unlock()
+	if d.meta.Refresh() != nil {
+		return false
+	}
+	now, m := d.meta.Meta(), &d.found
+	return now.FirstFile != m.FirstFile || now.ClearedBelow != m.ClearedBelow || now.ClearedEnd != m.ClearedEnd
 }
 
 // backup writes a cut.

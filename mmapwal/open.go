@@ -457,7 +457,7 @@ func (d *DiskStorage) loadReadOnly() error {
 	}
 	d.publish()
 	m := d.meta.Meta()
-	d.plainAside = inv.plainAside(m, nil) + inv.plainDead(m)
+	d.plainAside, d.found = inv.plainAside(m, nil)+inv.plainDead(m), m
 	m.HardState = d.hard
 	d.reconcile(&m)
 	d.hard = m.HardState

@@ -3,6 +3,7 @@ package mmapwal
 import (
 	"errors"
 	"io/fs"
+	"path/filepath"
 	"sort"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
@@ -133,16 +134,40 @@ func (d *DiskStorage) goneSince(v *view, err error) bool {
 	return errors.Is(err, fs.ErrNotExist) && d.snapshotView().meta.FirstFile != v.meta.FirstFile
 }
 
-// overtaken reports whether a read of a log that is open for reading only found damage
-// because the owner has dropped the entries from index i on since, and uses their file
-// again.
+// overtaken reports whether a read of a log that is open for reading only found damage, or no
+// file, because the owner has dropped the entries from index i on since, and removed their
+// file or uses it again; or has cleared what it had replaced.
 func (d *DiskStorage) overtaken(v *view, i uint64, err error) bool {
-	if !d.opts.ReadOnly || !errors.Is(err, ErrCorrupt) || v.tailIndex.Has(i) {
+	if !d.opts.ReadOnly || !lookedLost(err) || i <= v.meta.Compacted.Index || i > v.last {
 		return false
+	}
+	f := v.tail
+	if !v.tailIndex.Has(i) {
+		f = v.segmentOf(i).file
 	}
 	d.refreshing.Lock()
 	defer d.refreshing.Unlock()
-	return d.meta.Refresh() == nil && d.meta.Meta().FirstFile > v.segmentOf(i).file.Number()
+	if d.meta.Refresh() != nil {
+		return false
+	}
+	now := d.meta.Meta()
+	return now.FirstFile > f.Number() || now.ClearedEnd != d.found.ClearedEnd && standsBefore(err, now.ClearedEnd)
+}
+
+// standsBefore reports whether the damaged record of an error stands in front of end, where all
+// that was replaced or cleared may have been punched out.
+func standsBefore(err error, end metafile.End) bool {
+	var damage *CorruptError
+	if !errors.As(err, &damage) {
+		return false
+	}
+	number, ok := entryfile.ParseName(filepath.Base(damage.File))
+	return ok && (number < end.File || number == end.File && damage.Offset < end.Offset)
+}
+
+// lookedLost: it may be that another process took what was read away.
+func lookedLost(err error) bool {
+	return errors.Is(err, ErrCorrupt) || errors.Is(err, ErrFault) || errors.Is(err, fs.ErrNotExist)
 }
 
 func (d *DiskStorage) term(v *view, i uint64) (uint64, error) {
@@ -197,7 +222,8 @@ func (v *view) segmentOf(i uint64) segment {
 // of them.
 //
 // Errors: raft.ErrCompacted if lo is below FirstIndex, or the data of one of the entries was
-// cleared (TruncateEntriesUntil): raft sends a snapshot then; raft.ErrUnavailable if
+// cleared (TruncateEntriesUntil): raft sends a snapshot then; or, of a log that is open for
+// reading only, if the owner has dropped them since; raft.ErrUnavailable if
 // the log is empty or hi is beyond LastIndex+1; ErrInvalid if lo is above hi;
 // *CorruptError, ErrFault, ErrClosed.
 func (d *DiskStorage) Entries(lo, hi, maxSize uint64) (es []*raftpb.Entry, err error) {

@@ -89,6 +89,7 @@ type DiskStorage struct {
 	snapshot   *metafile.SnapshotFile // of a ReadOnly log; nil if the snapshot is inline
 	remover    *cleanup.Remover
 	recovery   Recovery
+	found      metafile.Meta // what a ReadOnly log was opened with
 	count      counters
 }
 

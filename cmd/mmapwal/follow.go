@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,7 +26,7 @@ func (d *dumper) follow(cmd *cobra.Command, dir string) error {
 	ctx := cmd.Context()
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
-	if err := d.all(cmd, dir); err != nil {
+	if err := d.all(cmd, dir); err != nil && !overtaken(dir, err) {
 		return ended(ctx, err)
 	}
 	var l *inspect.Log
@@ -43,7 +44,11 @@ func (d *dumper) follow(cmd *cobra.Command, dir string) error {
 			continue
 		}
 		seen = now
-		if l, err = d.catchUp(ctx, dir); err != nil {
+		if l, err = d.catchUp(ctx, dir); overtaken(dir, err) {
+			l, seen = nil, 0
+			continue
+		}
+		if err != nil {
 			return ended(ctx, err)
 		}
 		if slices.ContainsFunc(l.Problems, func(p inspect.Problem) bool { return p.Kind == inspect.KindTorn }) {
@@ -51,6 +56,16 @@ func (d *dumper) follow(cmd *cobra.Command, dir string) error {
 		}
 	}
 	return nil
+}
+
+// overtaken reports whether a look at a log failed because its owner has removed a file
+// meanwhile: then it is looked at again.
+func overtaken(dir string, err error) bool {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	_, err = os.Stat(filepath.Join(dir, metafile.Name))
+	return err == nil
 }
 
 // ended: an interrupt is how --follow ends.
