@@ -1,6 +1,7 @@
 package mmapwal_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -146,5 +147,49 @@ func putBack(t *testing.T, name string) {
 		if err := os.WriteFile(name, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestHolesOnFullDisk: a copy may have holes where the original has blocks. On a full disk it
+// opens if it was closed, and what finds no room for them is ErrNoSpace: nothing has changed, and
+// it works once there is room.
+func TestHolesOnFullDisk(t *testing.T) {
+	none := func(*mmapwal.Options) {}
+	for _, closed := range []bool{true, false} {
+		disk := copiedOriginal(t, closed, none).Copied()
+		disk.SetFull(true)
+		if !closed { // it has to be recovered first
+			_, err := mmapwal.Open("/log", testLogOptions(testLogOn(disk)))
+			testLogIs(t, err, mmapwal.ErrNoSpace)
+			disk.SetFull(false)
+		}
+		d := testLogOpen(t, "/log", testLogOn(disk))
+		disk.SetFull(true)
+		want := testLogContent(t, d)
+		calls := map[string]func() error{
+			"commit":     func() error { return d.Save(testLogHard(3, 1, 28), nil, nil) },
+			"vote":       func() error { return d.Save(testLogHard(4, 1, 29), nil, nil) },
+			"entries":    func() error { return d.Save(nil, testLogEntries(31, 32, 4, 1000), nil) },
+			"checkpoint": func() error { return d.SetUint(mmapwal.CheckpointIndex, 9) },
+			"truncation": func() error { return d.TruncateEntriesUntil(21) },
+			"key":        func() error { return d.RotateKey(testLogKey(16, 1)) },
+		}
+		for range 3 {
+			for name, call := range calls {
+				if err := call(); !errors.Is(err, mmapwal.ErrNoSpace) && (name != "key" || !errors.Is(err, mmapwal.ErrNotEncrypted)) {
+					t.Errorf("closed %v, %s on a full disk: %v", closed, name, err)
+				}
+			}
+		}
+		testLogSame(t, "on a full disk", testLogContent(t, d), want)
+		disk.SetFull(false)
+		for _, name := range []string{"commit", "vote", "entries", "checkpoint", "truncation"} {
+			if err := calls[name](); err != nil {
+				t.Errorf("closed %v, %s with room: %v", closed, name, err)
+			}
+		}
+		want = testLogContent(t, d)
+		testLogClose(t, d)
+		testLogSame(t, "reopened", testLogContent(t, testLogOpen(t, "/log", testLogOn(disk))), want)
 	}
 }

@@ -62,7 +62,7 @@ func (d *DiskStorage) noteUnsynced(inv *inventory) {
 	if d.made || m.Stamp != 0 && d.settled() && m.Stamp == stampOf(inv.infos, names) {
 		return
 	}
-	d.unsynced = names
+	d.unsynced, d.holed = names, names
 }
 
 // ensureFound syncs what noteUnsynced noted, once; their names are synced with the first store
@@ -81,6 +81,40 @@ func (d *DiskStorage) ensureFound() error {
 	}
 	d.unsynced = nil
 	return nil
+}
+
+// roomy is writable for what may store where files that Open found have holes, as those of
+// copies do: there are blocks then. ErrNoSpace; when it fails, nothing has changed.
+func (d *DiskStorage) roomy() error {
+	if err := d.writable(); err != nil {
+		return err
+	}
+	for len(d.holed) > 0 {
+		if err := d.reserveFile(d.holed[0]); err != nil && !errors.Is(err, fs.ErrNotExist) { // it may be dead by now
+			return noSpace(err)
+		}
+		d.holed = d.holed[1:]
+	}
+	return nil
+}
+
+// reserveFile makes blocks where a file is stored to that holds its entries already: its header
+// pages, and those of the tail's slots; all of wal.meta.
+func (d *DiskStorage) reserveFile(name string) error {
+	from, to := int64(0), int64(metafile.Size)
+	if number, ok := entryfile.ParseName(name); ok {
+		from, to = entryfile.HeaderPages[0], entryfile.DataStart
+		if d.tail != nil && d.tail.Number() == number {
+			from = 0
+		}
+	} else if name != metafile.Name {
+		return nil
+	}
+	f, err := d.fsys.Open(filepath.Join(d.dir, name), false)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Reserve(from, to-from), f.Close())
 }
 
 func (d *DiskStorage) syncFile(name string) error {

@@ -24,8 +24,8 @@ func newWrapper(key []byte) (encryption.KeyWrapper, error) {
 // It does not encrypt anew what a thief of the old key has read by now: who has
 // had the old key and a copy of wal.meta has the directory key, too.
 //
-// Errors: ErrInvalid with ErrKeyLength; ErrNotEncrypted; ErrPoisoned, ErrClosed,
-// ErrReadOnly.
+// Errors: ErrInvalid with ErrKeyLength; ErrNotEncrypted; ErrNoSpace, only if the log was
+// copied with holes; ErrPoisoned, ErrClosed, ErrReadOnly.
 func (d *DiskStorage) RotateKey(newKey []byte) error {
 	w, err := newWrapper(newKey)
 	if err != nil {
@@ -66,7 +66,7 @@ func (d *DiskStorage) RotateKeyWrapper(w encryption.KeyWrapper) error {
 func (d *DiskStorage) storeKey(wrapped []byte) error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
-	if err := d.writable(); err != nil {
+	if err := d.roomy(); err != nil {
 		return err
 	}
 	if err := d.syncData(); err != nil { // what is committed has been synced

@@ -75,11 +75,11 @@ func (d *DiskStorage) Uint(info MetaInfo) uint64 {
 // durable with the next Sync or Close.
 //
 // Errors: ErrInvalid for the snapshot's numbers and those that do not exist;
-// ErrPoisoned, ErrClosed, ErrReadOnly.
+// ErrNoSpace, only if the log was copied with holes; ErrPoisoned, ErrClosed, ErrReadOnly.
 func (d *DiskStorage) SetUint(info MetaInfo, v uint64) error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
-	if err := d.writable(); err != nil {
+	if err := d.roomy(); err != nil {
 		return err
 	}
 	m := d.meta.Meta()

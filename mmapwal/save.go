@@ -160,7 +160,7 @@ func (d *DiskStorage) stage(h *raftpb.HardState, es []*raftpb.Entry, snap *raftp
 	p := &d.plan
 	p.direct, p.written = direct, w
 	defer d.discard(p)
-	if err := d.writable(); err != nil {
+	if err := d.roomy(); err != nil {
 		return 0, err
 	}
 	if err := d.syncer.behind(); err != nil {

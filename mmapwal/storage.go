@@ -68,6 +68,7 @@ type DiskStorage struct {
 
 	made       bool     // by this Open, anew
 	unsynced   []string // files that Open found, and that are to be synced before the first store
+	holed      []string // those that may have holes where they are stored to
 	released   bool     // the files are closed
 	plainAside int      // see Stats.PlainFiles: what Open found that is no part of the log
 	nextWanted bool     // the next file is there, or wished for

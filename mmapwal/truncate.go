@@ -15,12 +15,13 @@ import (
 // appended to, when it is compacted. It is durable on return, under every sync
 // policy. An entry that is written anew below lastIdx has its data.
 //
-// Errors: ErrInvalid if lastIdx is beyond the snapshot's index + 1; ErrPoisoned, ErrClosed,
+// Errors: ErrInvalid if lastIdx is beyond the snapshot's index + 1; ErrNoSpace, only if the log
+// was copied with holes; ErrPoisoned, ErrClosed,
 // ErrReadOnly, *CorruptError, ErrFault.
 func (d *DiskStorage) TruncateEntriesUntil(lastIdx uint64) error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
-	if err := d.writable(); err != nil {
+	if err := d.roomy(); err != nil {
 		return err
 	}
 	if covered := d.view.meta.Snapshot.Index; lastIdx > covered && lastIdx-1 > covered {

@@ -68,6 +68,7 @@ type fileRemains struct {
 	node    *inode
 	size    int64
 	sizes   []int64
+	blocks  []uint64
 	durable map[int64]*pageData
 	sectors []sectorRemains
 	unit    int
@@ -119,7 +120,7 @@ func (r *Remains) addDirectory(path string, d *directory) {
 }
 
 func (r *Remains) addFile(name string, node *inode) {
-	file := fileRemains{node: node, size: node.size, unit: len(r.units), durable: make(map[int64]*pageData, len(node.pages))}
+	file := fileRemains{node: node, size: node.size, blocks: slices.Clone(node.blocks), unit: len(r.units), durable: make(map[int64]*pageData, len(node.pages))}
 	if len(node.sizes) > 0 {
 		file.sizes = slices.Clone(node.sizes)
 		r.units = append(r.units, Unit{Kind: UnitSize, Name: name, States: len(file.sizes) - 1})
@@ -183,7 +184,7 @@ func (d *dirRemains) names(fate func(unit int) Fate) map[string]*inode {
 
 // image returns the file that is found.
 func (f *fileRemains) image(fsys *FS, fate func(unit int) Fate) *inode {
-	image := &inode{fsys: fsys, copies: f.node.copies, size: f.size, pages: make(map[int64]*page, len(f.durable)+1)}
+	image := &inode{fsys: fsys, copies: f.node.copies, blocks: slices.Clone(f.blocks), size: f.size, pages: make(map[int64]*page, len(f.durable)+1)}
 	unit := f.unit
 	if len(f.sizes) > 0 {
 		image.size = f.sizes[fate(unit).State]

@@ -3,6 +3,7 @@ package simdisk
 import (
 	"errors"
 	"io/fs"
+	"syscall"
 
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 )
@@ -42,6 +43,9 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 	defer unlock()
 	if err != nil {
 		return 0, err
+	}
+	if !f.node.allocate(off, off+int64(len(p))) {
+		return 0, f.noSpace(OpWrite)
 	}
 	f.node.resize(max(f.node.size, off+int64(len(p))))
 	f.node.load(0)
@@ -88,11 +92,18 @@ func (f *file) Truncate(size int64) error {
 	return err
 }
 
-// Reserve changes nothing: there is always room. On a plain disk that is for vfs.Fill to
+func (f *file) noSpace(op Op) error {
+	return &fs.PathError{Op: op, Path: f.name, Err: syscall.ENOSPC}
+}
+
+// Reserve changes nothing but which pages are holes. On a plain disk that is for vfs.Fill to
 // leave so.
 func (f *file) Reserve(off, n int64) error {
 	unlock, err := f.step(OpReserve)
 	defer unlock()
+	if err == nil && !f.node.allocate(off, off+n) {
+		err = f.noSpace(OpReserve)
+	}
 	if err != nil || !f.fsys.plain {
 		return err
 	}
@@ -109,6 +120,9 @@ func (unlocked) Unlock() {}
 func (f *file) WriteZeros(off, n, _ int64) error {
 	unlock, err := f.step(OpWrite)
 	defer unlock()
+	if err == nil && !f.node.allocate(off, off+n) {
+		err = f.noSpace(OpWrite)
+	}
 	if err == nil {
 		f.node.load(0)
 		f.node.clear(off, n)
@@ -129,6 +143,7 @@ func (f *file) Punch(off, n int64) error {
 	if n = min(n, f.node.size-off); err == nil && n > 0 {
 		f.node.load(0)
 		f.node.clear(off, n)
+		f.node.giveBack(off, off+n)
 	}
 	return err
 }

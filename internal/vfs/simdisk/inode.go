@@ -31,7 +31,8 @@ type inode struct {
 	owner *file           // of the lock
 	fsys  *FS
 
-	copies uint64 // how often it was copied: its identity
+	blocks []uint64 // a bit for each page: it is no hole
+	copies uint64   // how often it was copied: its identity
 }
 
 // page is what the disk may hold of one page, besides the current content.
@@ -214,4 +215,27 @@ func (n *inode) data(off int64) (start, end int64) {
 		number++
 	}
 	return start, min(number*pageSize, n.size)
+}
+
+// allocate makes blocks for the pages of [from, to), those of them that are holes; false if the
+// disk is full and there are any.
+func (n *inode) allocate(from, to int64) bool {
+	for number := from / pageSize; number*pageSize < to; number++ {
+		for number/64 >= int64(len(n.blocks)) {
+			n.blocks = append(n.blocks, 0)
+		}
+		word, bit := &n.blocks[number/64], uint64(1)<<(number%64)
+		if *word&bit == 0 && n.fsys.full {
+			return false
+		}
+		*word |= bit
+	}
+	return true
+}
+
+// giveBack makes holes of the pages that lie wholly in [from, to).
+func (n *inode) giveBack(from, to int64) {
+	for number := roundUp(from) / pageSize; (number+1)*pageSize <= to && number/64 < int64(len(n.blocks)); number++ {
+		n.blocks[number/64] &^= 1 << (number % 64)
+	}
 }

@@ -80,6 +80,7 @@ type FS struct {
 	changed bool
 	loaded  []*inode // those with memory
 	plain   bool     // see Plain
+	full    bool     // see SetFull
 }
 
 // Step is an operation that is about to be done.
@@ -115,6 +116,14 @@ func (f *FS) Plain() {
 	f.plain = true
 }
 
+// SetFull makes the disk full, or gives it room again: what needs a block where there is a hole
+// fails with ENOSPC, the rest goes on.
+func (f *FS) SetFull(full bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.full = full
+}
+
 // Copied returns what a program makes that copies all files and syncs none: on the disk there
 // are their directories only. What is zero is a hole.
 func (f *FS) Copied() *FS {
@@ -134,6 +143,9 @@ func (f *FS) Copied() *FS {
 				at := number * pageSize
 				if end := min(at+pageSize, from.size); at < end {
 					node.store(at, from.mem[at:end])
+				}
+				if node.pages[number] != nil {
+					node.allocate(at, at+1)
 				}
 			}
 			to.dirs[path].do(change{to: name, node: node})
