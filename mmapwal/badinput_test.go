@@ -509,7 +509,7 @@ func TestInterruptedCreations(t *testing.T) {
 	content := testLogContentOf(t, dir)
 	names := []string{"00002.wal.tmp", "00004.wal.tmp", "wal.meta.tmp", "0000000000000001-0000000000000003.snap.tmp", "0000000000000001-0000000000000002.snap"}
 	for _, name := range names {
-		testLogWriteFile(t, filepath.Join(dir, name), []byte("left over"))
+		testLogWriteFile(t, filepath.Join(dir, name), make([]byte, 10_000)) // their headers are written last
 	}
 	others := []string{"mine.snap", "mine.tmp", "1.wal.tmp", "0000000000000001-0000000000000002.snap.bak"}
 	for _, name := range others {

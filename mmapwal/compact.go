@@ -2,6 +2,7 @@ package mmapwal
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/seed-2fef92ad/raftwal/cleanup"
 	"github.com/seed-2fef92ad/raftwal/entryfile"
@@ -106,7 +107,9 @@ func (d *DiskStorage) deadFile(f *entryfile.File) cleanup.Dead {
 	dead.Release = func() { d.releaseDead(f) } // unmapping takes its time
 	dead.Plain = d.meta.Meta().Encrypted && !f.Encrypted()
 	if f.Size() == entryfile.SizeFor(d.opts.FileDataSize) && !dead.Plain {
-		dead.Spare, dead.Closed = entryfile.SpareName(f.Number()), f.Closed
+		if spare := entryfile.SpareName(f.Number()); !slices.Contains(d.foreign, spare) {
+			dead.Spare, dead.Closed = spare, f.Closed
+		}
 	}
 	return dead
 }

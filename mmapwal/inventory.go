@@ -36,6 +36,7 @@ type inventory struct {
 	spares    []string             // entry files to be used again
 	setAside  []string             // .corrupt
 	unknown   []string             // of another program
+	foreign   uint64               // highest number in the names of those that look like this log's
 	modified  map[string]time.Time // by name; when it was last written to
 	infos     []vfs.Info
 }

@@ -63,6 +63,9 @@ func (d *DiskStorage) loadFiles(inv *inventory) error {
 	}
 	// No number that wal.meta speaks of is given to another file, nor a spare's.
 	d.next = max(d.next, m.FirstFile, m.Durable.File+1, m.ClearedEnd.File+1, inv.lastSpare()+1)
+	if inv.foreign > 0 {
+		d.next = max(d.next, inv.foreign+1)
+	}
 	if d.opts.Recovery == KeepValidPrefix {
 		if err := d.removeLeftovers(inv); err != nil {
 			return err

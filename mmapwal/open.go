@@ -233,6 +233,9 @@ func (d *DiskStorage) openForWriting(inv *inventory) error {
 			return err
 		}
 	}
+	if err := d.setForeignApart(inv); err != nil {
+		return err
+	}
 	d.noteFound(inv)
 	if err := d.loadFiles(inv); err != nil {
 		return err

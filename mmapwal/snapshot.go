@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 
 	"github.com/seed-2fef92ad/raftwal/metafile"
 	"go.etcd.io/raft/v3"
@@ -77,7 +78,13 @@ func (d *DiskStorage) writeAhead(at metafile.Position, data []byte) (w written, 
 	return d.writeSnapshot(at, data), d.reads.Done
 }
 
+// writeSnapshot writes a snapshot file, unless a file that is not this log's has its name.
 func (d *DiskStorage) writeSnapshot(at metafile.Position, data []byte) written {
+	name := metafile.SnapshotName(at)
+	if slices.Contains(d.foreign, name) || slices.Contains(d.foreign, name+".tmp") {
+		err := fmt.Errorf("%w, and is not this log's: move it away", fs.ErrExist)
+		return written{at: at, err: &fs.PathError{Op: "create", Path: filepath.Join(d.dir, name), Err: err}}
+	}
 	file, sum, err := d.meta.WriteSnapshot(at, data)
 	return written{at, file, sum, noSpace(err)}
 }

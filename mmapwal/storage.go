@@ -63,6 +63,7 @@ type DiskStorage struct {
 	files   []segment       // the live files in order, those without live entries too
 	tail    *entryfile.File // the last of files if it takes entries, else nil
 	next    uint64          // number of the next file
+	foreign []string        // names of this log's that other files have
 	empty   []string        // files that an unclean stop left without a record, the last one first
 	plan    plan            // of the Save under way; kept to save allocations
 

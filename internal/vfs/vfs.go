@@ -139,6 +139,13 @@ func (fixedDir) Lock() error        { return nil }
 func (fixedDir) Unlock() error      { return nil }
 func (fixedDir) Close() error       { return nil }
 
+// IsBlank reports whether a file begins with zeros, a page of them or all it has.
+func IsBlank(file File) bool {
+	var p [page.Size]byte
+	n, err := file.ReadAt(p[:], 0)
+	return (err == nil || err == io.EOF) && p == [page.Size]byte{} && n <= len(p)
+}
+
 // CreateAnew is Create for a temporary name: what an earlier attempt left there
 // is removed.
 func CreateAnew(fsys Files, name string) (File, error) {
