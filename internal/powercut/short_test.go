@@ -63,7 +63,7 @@ type minimum struct{ histories, cuts, images, distinct int64 }
 // step of that. With OPS only that one history is tried.
 func TestPowerCutShort(t *testing.T) {
 	t.Run("HardSync", func(t *testing.T) {
-		testShort(t, false, 1<<5, 20, minimum{750, 20_000, 100_000, 11_500})
+		testShort(t, false, 1<<5, 20, minimum{750, 18_000, 100_000, 11_500})
 	})
 	t.Run("NoSync", func(t *testing.T) {
 		testShort(t, true, 1<<2, 6, minimum{500, 30_000, 100_000, 15_000})
