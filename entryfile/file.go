@@ -67,6 +67,7 @@ type File struct {
 	end       atomic.Int64 // of the records
 	slots     slotState
 	restored  bool // the header page that counts is known to be on the disk
+	lostPage  bool // the other one cannot be read, and had been written
 	published bool // a prepared file has its name
 	trims     bool // Trim was called
 
@@ -326,6 +327,10 @@ func (f *File) loadHeader() ([]byte, error) {
 	}
 	if errs[0] != nil && errs[1] != nil {
 		return nil, corrupt.At(f.path, headerPage0, "both header pages are damaged: %s", corrupt.Both(errs[0], errs[1]))
+	}
+	for i := range raw { // a page that was never written is no loss
+		other := 1 - i
+		f.lostPage = f.lostPage || errs[i] != nil && (pages[other].sequence > 1 || raw[i] != [page.Size]byte{})
 	}
 	if errs[0] != nil || errs[1] == nil && pages[1].sequence > pages[0].sequence {
 		f.header, f.page, f.sequence = pages[1], headerPage1, pages[1].sequence

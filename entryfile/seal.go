@@ -156,6 +156,20 @@ func (f *File) RestoreHeader() error {
 	return f.withFile(f.restorePage)
 }
 
+// LostPage reports whether one of the two header pages could not be read when the file was
+// opened: a store that a power cut interrupted, or damage.
+func (f *File) LostPage() bool { return f.lostPage }
+
+// HealPage writes the header anew in the place of the page that was lost, durably. The one that
+// counts stays as it is, whatever becomes of that.
+func (f *File) HealPage() error {
+	if err := f.writeHeader(f.seal.Load()); err != nil {
+		return err
+	}
+	f.lostPage = false
+	return nil
+}
+
 // EnsureHeader is RestoreHeader if that was not done yet, of a file that was opened.
 func (f *File) EnsureHeader() error {
 	if f.restored {

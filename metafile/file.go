@@ -449,8 +449,12 @@ func (f *File) Commit(m Meta) error {
 // store would bring, if it were torn in turn.
 func (f *File) wipeDamaged() error {
 	for _, i := range f.damaged {
+		fill := byte(0xff)
+		if i >= 2 {
+			fill = 0 // as if it had never been written: nothing is lost any more
+		}
 		for k := range f.buf {
-			f.buf[k] = 0xff
+			f.buf[k] = fill
 		}
 		if err := f.writePage(i, true); err != nil {
 			return err

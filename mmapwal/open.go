@@ -9,6 +9,7 @@ import (
 
 	"github.com/seed-2fef92ad/raftwal/cleanup"
 	"github.com/seed-2fef92ad/raftwal/encryption"
+	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
 	"github.com/seed-2fef92ad/raftwal/internal/host"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
@@ -248,6 +249,9 @@ func (d *DiskStorage) openForWriting(inv *inventory) error {
 	}
 	d.sortDead(inv)
 	d.plainAside = inv.plainAside(d.meta.Meta(), d.recovery.SetAside)
+	if err := d.healHeaders(); err != nil {
+		return err
+	}
 	d.sealFound()
 	if d.tail == nil {
 		d.wishNext() // the first Save finds it made, or waits less
@@ -270,6 +274,34 @@ func (d *DiskStorage) sortDead(inv *inventory) {
 			d.remover.AddSpares(name)
 		}
 	}
+}
+
+// healHeaders writes the header pages anew that were lost, so that each file has two again; but
+// for those that are going to be sealed. Where there is no room, or the file cannot be opened,
+// the next Open tries again.
+func (d *DiskStorage) healHeaders() error {
+	for _, s := range d.files {
+		f := s.file
+		if !f.LostPage() || !f.Sealed() && f != d.tail {
+			continue
+		}
+		if err := d.ensureFound(); err != nil {
+			return err
+		}
+		err := d.reserveFile(entryfile.Name(f.Number()))
+		if err == nil {
+			if err = f.HealPage(); vfs.SyncFailed(err) {
+				return err
+			}
+		}
+		if err != nil {
+			d.log.Warn("raftwal: a header page that was lost is not written anew", "file", f.Path(), "err", err)
+			continue
+		}
+		d.recovery.HealedPages++
+		d.log.Warn("raftwal: a header page that was lost is written anew from the other one", "file", f.Path())
+	}
+	return nil
 }
 
 // sealFound has the files sealed in the background that were found full, or were ended.
@@ -409,7 +441,7 @@ func (d *DiskStorage) logOpened() {
 	case len(r.SetAside) > 0:
 		d.log.Error("raftwal: opened without damaged entries", append(args, "set_aside", r.SetAside)...)
 	case r.HealedPages > 0:
-		d.log.Warn("raftwal: opened; damaged pages of wal.meta were healed", args...)
+		d.log.Warn("raftwal: opened; damaged pages were healed", args...)
 	case !r.Clean && !d.opts.ReadOnly:
 		d.log.Info("raftwal: opened after an unclean stop", args...)
 	default:

@@ -10,7 +10,9 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/internal/oracle"
+	"github.com/seed-2fef92ad/raftwal/internal/page"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs/simdisk"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs/vfstest"
@@ -427,6 +429,58 @@ func TestWithoutFallocate(t *testing.T) {
 			testLogClose(t, d)
 			testLogSame(t, "closed", testLogContent(t, testLogOpen(t, dir, plain, edit)), want)
 		})
+	}
+}
+
+// TestLostHeaderPage: the header page of a sealed file that does not count is lost. The next
+// Open for writing makes two of one again, and says so; then the other one may be lost.
+func TestLostHeaderPage(t *testing.T) {
+	for _, clean := range []bool{true, false} {
+		dir := t.TempDir()
+		testLogThreeFiles(t, dir)
+		if !clean {
+			testLogPages(t, filepath.Join(dir, "wal.meta"), func(p []byte) { p[39] &^= 1 })
+		}
+		want := testLogContentOf(t, dir)
+		for _, name := range []string{"00001.wal", "00002.wal"} {
+			for k, at := range entryfile.HeaderPages { // the second time the one that was healed counts
+				testLogFlip(t, filepath.Join(dir, name), at+100)
+				if got := testLogContentOf(t, dir); got != want {
+					t.Errorf("%s, page %d lost: other content", name, k)
+				}
+				d := testLogOpen(t, dir)
+				if n := d.Stats().Recovery.HealedPages; n != 1 {
+					t.Errorf("%s, page %d lost: %d pages healed", name, k, n)
+				}
+				testLogSame(t, name, testLogContent(t, d), want)
+				testLogClose(t, d)
+				d = testLogOpen(t, dir)
+				if n := d.Stats().Recovery.HealedPages; n != 0 {
+					t.Errorf("%s, page %d healed: %d pages healed again", name, k, n)
+				}
+				testLogClose(t, d)
+			}
+		}
+		testLogUsable(t, testLogOpen(t, dir), dir)
+	}
+}
+
+// TestLostVolatilePage: a page of wal.meta that needs no sync is lost once only.
+func TestLostVolatilePage(t *testing.T) {
+	dir := t.TempDir()
+	d := testLogOpen(t, dir)
+	for commit := range uint64(3) {
+		testLogSave(t, d, testLogHard(1, 1, commit), testLogEntries(commit+1, commit+1, 1, 10))
+	}
+	testLogClose(t, d)
+	testLogFlip(t, filepath.Join(dir, "wal.meta"), 2*page.Size+520)
+	testLogFlip(t, filepath.Join(dir, "wal.meta"), 3*page.Size+520)
+	for _, want := range []int{2, 0} {
+		d := testLogOpen(t, dir)
+		if n := d.Stats().Recovery.HealedPages; n != want {
+			t.Errorf("%d pages healed, want %d", n, want)
+		}
+		testLogClose(t, d)
 	}
 }
 

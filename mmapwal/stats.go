@@ -100,7 +100,7 @@ type Recovery struct {
 	FilesScanned int           // entry files whose records were read
 	Entries      uint64        // live entries in them
 	TornBytes    int64         // behind the last whole record; they were never promised
-	HealedPages  int           // pages of wal.meta that were written anew from others
+	HealedPages  int           // pages of wal.meta, and header pages of entry files, that were written anew from others
 	SetAside     []string      // paths of the .corrupt files that KeepValidPrefix made
 }
 
