@@ -96,7 +96,7 @@ var mutations = []mutation{
 	{"a number that was stored counts as telling the disk that the log is in use", []edit{{"mmapwal/open.go",
 		"\tif d.meta.Begun() {\n", "\tif d.meta.Stored() {\n"}}},
 	{"the log in use stays marked clean", []edit{{"mmapwal/open.go",
-		"m.Clean, m.SyncPolicy = false,", "m.Clean, m.SyncPolicy = m.Clean,"}}},
+		"m.Clean, m.Stamp, m.SyncPolicy = false,", "m.Clean, m.Stamp, m.SyncPolicy = m.Clean,"}}},
 	{"Open takes dead files for live", []edit{{"mmapwal/inventory.go",
 		"first, _ := slices.BinarySearch(inv.numbers, m.FirstFile)", "first := 0 * len(inv.numbers)"}}},
 	{"files are removed before wal.meta says so", []edit{
