@@ -5,9 +5,9 @@ PLATFORMS   = linux/amd64 linux/arm64 linux/386 linux/arm darwin/amd64 darwin/ar
 COVERED     = ./metafile ./entryfile ./encryption ./mmapwal ./cleanup ./metrics ./backup ./internal/archive
 T          ?= 10s
 
-.PHONY: check steps test format vet staticcheck race cover fuzz cross bench demo examples etcd alerts powercut realdisk mutations damage nofallocate
+.PHONY: check steps test format vet staticcheck race cover fuzz cross bench demo examples etcd alerts powercut histories realdisk mutations damage nofallocate
 
-STEPS = format vet staticcheck cross test nofallocate race cover examples etcd alerts realdisk mutations fuzz bench demo
+STEPS = format vet staticcheck cross test nofallocate race cover examples etcd alerts histories realdisk mutations fuzz bench demo
 
 check: $(STEPS)
 
@@ -30,7 +30,7 @@ staticcheck:
 # Without those packages that have no goroutines, or do in turn what the log does in the
 # background: they take minutes under the race detector.
 race:
-	go test -race -short $$(go list ./... | grep -vE '/internal/(inspect|damage|powercut|compat|dgraph|etcd)$$')
+	go test -race -short $$(go list ./... | grep -vE '/internal/(inspect|damage|powercut|histories|compat|dgraph|etcd)$$')
 
 # Each package is covered by its own tests and those of the engine above it.
 cover:
@@ -56,14 +56,21 @@ alerts:
 
 # Power cuts on the simulated disk, N images for each sync policy, of random
 # histories that no run has seen: make powercut N=1000000
-N ?= 100000
+powercut: N ?= 100000
 powercut:
 	SEED=$${SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')} N=$(N) go test ./internal/powercut -run '^TestPowerCut$$' -count=1 -v -timeout 24h
+
+# Legal histories of N seeds from SEED on, a tenth as many damaged, and those that groups of
+# raft nodes have saved: make histories N=100000 SEED=5000. ALL=1 looks at the log in all ways
+# after every call.
+histories: N ?= 1000
+histories:
+	N=$(N) go test ./internal/histories -run '^(TestRandom|TestRecorded|TestDamage)$$' -count=1 -v -timeout 24h
 
 # The engine, broken in many ways, one at a time: each must be noticed.
 mutations:
 	MUTATIONS=1 go test ./mmapwal -run '^TestPlantedFaults$$' -count=1 -v
-	MUTATIONS=1 go test ./internal/powercut -run '^TestMutations$$' -count=1 -v -timeout 30m
+	MUTATIONS=1 go test ./internal/powercut -run '^(TestMutations|TestHistoryMutations)$$' -count=1 -v -timeout 40m
 
 # As where the file system lacks fallocate and does not tell holes: ext2, ext3, ramfs, NFS 3,
 # darwin, freebsd. Left out is what shows when writes go around the page cache: none does there.

@@ -152,9 +152,13 @@ func (o *Options) withDefaults() (Options, error) {
 	if out.FileDataSize == 0 {
 		out.FileDataSize = entryfile.DefaultDataBytes
 	}
-	if out.FileDataSize < entryfile.MinDataBytes || out.FileDataSize > entryfile.MaxDataBytes {
+	least := int64(entryfile.MinDataBytes)
+	if n := out.host.MinFileData; n > 0 {
+		least = n
+	}
+	if out.FileDataSize < least || out.FileDataSize > entryfile.MaxDataBytes {
 		return out, invalidf("Options.FileDataSize is %d; it can be 0 or from %d to %d bytes",
-			out.FileDataSize, entryfile.MinDataBytes, int64(entryfile.MaxDataBytes))
+			out.FileDataSize, least, int64(entryfile.MaxDataBytes))
 	}
 	if out.MaxUnsyncedBytes == 0 {
 		out.MaxUnsyncedBytes = 64 << 20

@@ -18,6 +18,9 @@ type Host struct {
 	// After runs f in the background when d is over, unless stop was called before; then
 	// nothing is left that holds f.
 	After func(d time.Duration, f func()) (stop func())
+	// MinFileData is the least Options.FileDataSize, in bytes: small files make for fast
+	// tests. 0: as the options say.
+	MinFileData int64
 }
 
 // Never is an After of which no time is ever over.

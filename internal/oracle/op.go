@@ -49,6 +49,9 @@ func Next(r *rand.Rand, m *Model) Op {
 	}
 	if len(op.Terms) > 0 || op.Snap[0] > 0 || op.From == last+1 {
 		end := max(op.From+uint64(len(op.Terms))-1, op.Snap[0])
+		if r.IntN(3) > 0 { // what is not committed grows, over the borders of files
+			end = commit
+		}
 		op.Hard[2] = max(op.Hard[2], commit+r.Uint64N(end-commit+1))
 	}
 	return op

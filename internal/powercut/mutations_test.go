@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -167,7 +168,7 @@ var mutations = []mutation{
 
 // TestMutationsFit: what is to be replaced is there.
 func TestMutationsFit(t *testing.T) {
-	for _, m := range mutations {
+	for _, m := range slices.Concat(mutations, historyMutations) {
 		t.Run(m.name, func(t *testing.T) { overlay(t, m.edits) })
 	}
 }
