@@ -52,8 +52,12 @@ type SchedulerOptions struct {
 
 // Scheduler makes backups at regular intervals, into files of a directory, named by
 // the time and in its order: 20060102T150405.000000000Z-full.tar, and -incr.tar for an
-// increment, which builds on all files from the last full one on. A file has its name
-// only once it is complete and durable. All methods may be called concurrently.
+// increment, which builds on all files from the last full one on. Where the clock is behind
+// the newest name, the next name is one nanosecond later, and says what the clock said:
+// 20060102T150405.000000001Z-made-20050102T150405.000000000Z-full.tar. A file has its name
+// only once all of it is durable. If nobody knows whether the name is, the backup has failed,
+// and the next one is a full one: with the file and without it, the files from the newest
+// full one on are a chain. All methods may be called concurrently.
 type Scheduler struct {
 	source Source
 	o      SchedulerOptions
@@ -62,19 +66,19 @@ type Scheduler struct {
 
 	// Those of the goroutine that makes the backups.
 	ctx        context.Context
-	parent     *mmapwal.Manifest // of the last backup of this run
+	parent     *mmapwal.Manifest // of the last backup of this run, which the next increment builds on
 	increments int               // since the last full one
-	newest     time.Time         // that the newest name says
+	newest     time.Time         // that the newest name begins with
 
-	mu   sync.Mutex // guards what follows
-	last time.Time
+	mu   sync.Mutex  // guards what follows
+	made []time.Time // when the backups that are there were made
 	err  error
 }
 
 // NewScheduler starts a Scheduler. The first backup, a full one, is made one Interval
 // after the newest one in Dir, at once if there is none: so a process that is started
-// again and again does not replace all that is kept. Close ends it; close it before
-// the log.
+// again and again does not replace all that is kept. Backups from a time that is ahead of
+// the clock do not count for that. Close ends it; close it before the log.
 //
 // Errors: mmapwal.ErrInvalid for options out of range; what the operating system
 // answers.
@@ -108,12 +112,25 @@ type systemClock struct{}
 func (systemClock) Now() time.Time                         { return time.Now() }
 func (systemClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
 
-// LastBackup returns the time of the newest complete backup, zero if there is none,
-// and the error of the last attempt of this run, nil if it succeeded.
+// LastBackup returns when the newest complete backup was made, zero if there is none,
+// and the error of the last attempt of this run, nil if it succeeded. A backup from a time
+// that is ahead of the clock, since that was once wrong, is passed over for one that is
+// older: the time is never later than the truth.
 func (s *Scheduler) LastBackup() (time.Time, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.last, s.err
+	return latest(s.made, s.o.Clock.Now()), s.err
+}
+
+// latest returns the latest of the times that are not after now; zero if there is none.
+func latest(times []time.Time, now time.Time) (last time.Time) {
+	now = now.Round(0) // what the clock says, not what has passed
+	for _, t := range times {
+		if !t.After(now) && t.After(last) {
+			last = t
+		}
+	}
+	return last
 }
 
 // Close stops a backup that is under way, of which nothing is left, and waits until it
@@ -138,14 +155,23 @@ func (s *Scheduler) begin() (wait time.Duration, err error) {
 			if err := s.o.fsys.Remove(filepath.Join(s.o.Dir, info.Name)); err != nil {
 				return 0, err
 			}
-		} else if isBackup(info.Name) {
-			s.newest, _ = timeOf(info.Name)
+		} else if n, ok := parseName(info.Name); ok {
+			s.newest, s.made = n.at, append(s.made, n.made)
 		}
 	}
-	if s.last = s.newest; s.last.IsZero() {
+	if err := s.o.fsys.SyncDir(s.o.Dir); err != nil { // the names that an earlier run could not make durable
+		return 0, err
+	}
+	now := s.o.Clock.Now()
+	if s.newest.After(now) {
+		s.o.Logger.Warn("raftwal: the newest backup is from the future: this clock is wrong, or was when it was made",
+			"dir", s.o.Dir, "newest", s.newest, "now", now)
+	}
+	last := latest(s.made, now)
+	if last.IsZero() {
 		return 0, nil
 	}
-	return min(max(s.newest.Add(s.o.Interval).Sub(s.o.Clock.Now()), 0), s.o.Interval), nil
+	return max(last.Add(s.o.Interval).Sub(now), 0), nil
 }
 
 func (s *Scheduler) run(wait time.Duration) {
@@ -158,37 +184,24 @@ func (s *Scheduler) run(wait time.Duration) {
 		}
 		begun := s.o.Clock.Now()
 		s.backUp(begun)
-		wait = max(0, s.o.Interval-s.o.Clock.Now().Sub(begun))
+		wait = min(max(0, s.o.Interval-s.o.Clock.Now().Sub(begun)), s.o.Interval)
 	}
 }
 
 // backUp makes a backup and removes old ones.
 func (s *Scheduler) backUp(begun time.Time) {
-	suffix := fullSuffix
-	if s.parent != nil && s.increments < s.o.Increments {
-		suffix = incrementSuffix
-	}
-	at := begun.UTC()
-	if !at.After(s.newest) {
-		at = s.newest.Add(1) // the clock went back; the names must not
-	}
-	name := at.Format(timeFormat) + suffix
-	m, err := s.write(name, suffix == incrementSuffix)
-	if s.ctx.Err() != nil {
+	increment := s.parent != nil && s.increments < s.o.Increments
+	n := s.nextName(begun, increment)
+	file := filepath.Join(s.o.Dir, n.String())
+	m, err := s.write(file+temporarySuffix, increment)
+	if err == nil {
+		err = s.publish(file, n, m)
+	} else if s.ctx.Err() != nil {
 		return
 	}
-	if err == nil {
-		s.parent, s.newest = &m, at
-		s.increments++
-		if suffix == fullSuffix {
-			s.increments = 0
-		}
-		err = s.prune()
-	}
 	s.mu.Lock()
-	s.last, s.err = s.newest, err
+	s.err = err
 	s.mu.Unlock()
-	file := filepath.Join(s.o.Dir, name)
 	if err != nil {
 		s.o.Logger.Error("raftwal: backup failed", "file", file, "err", err)
 		return
@@ -197,18 +210,22 @@ func (s *Scheduler) backUp(begun time.Time) {
 		"duration", s.o.Clock.Now().Sub(begun))
 }
 
-// write makes one backup under a temporary name, and gives it its own, durably.
-func (s *Scheduler) write(name string, increment bool) (m mmapwal.Manifest, err error) {
-	file := filepath.Join(s.o.Dir, name)
-	f, err := vfs.CreateAnew(s.o.fsys, file+temporarySuffix)
+// nextName returns the name of the next backup, which comes after all others.
+func (s *Scheduler) nextName(begun time.Time, increment bool) backupName {
+	begun = begun.UTC().Round(0)
+	n := backupName{at: begun, made: begun, full: !increment}
+	if !n.at.After(s.newest) {
+		n.at = s.newest.Add(1) // the clock went back; the names must not
+	}
+	return n
+}
+
+// write makes one backup in a file with a temporary name, whose content is durable then.
+func (s *Scheduler) write(temporary string, increment bool) (m mmapwal.Manifest, err error) {
+	f, err := vfs.CreateAnew(s.o.fsys, temporary)
 	if err != nil {
 		return m, err
 	}
-	defer func() {
-		if err != nil {
-			_ = s.o.fsys.Remove(file + temporarySuffix) // else the next run removes it
-		}
-	}()
 	w := io.NewOffsetWriter(f, 0)
 	if increment {
 		m, err = s.source.BackupSince(s.ctx, w, *s.parent)
@@ -218,13 +235,33 @@ func (s *Scheduler) write(name string, increment bool) (m mmapwal.Manifest, err 
 	if err == nil {
 		err = f.Sync()
 	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return m, err
+	if err = errors.Join(err, f.Close()); err != nil {
+		_ = s.o.fsys.Remove(temporary) // else the next run removes it
 	}
+	return m, err
+}
+
+// publish gives a backup its name, durably, and removes old ones. From the rename on, and
+// until the directory is synced, nobody knows whether a power cut leaves the file: no
+// increment builds on it, nor past it on what was there before.
+func (s *Scheduler) publish(file string, n backupName, m mmapwal.Manifest) error {
+	s.parent, s.newest = nil, n.at
 	if err := s.o.fsys.Rename(file+temporarySuffix, file); err != nil {
-		return m, err
+		_ = s.o.fsys.Remove(file + temporarySuffix) // else the next run removes it
+		return err
 	}
-	return m, s.o.fsys.SyncDir(s.o.Dir)
+	if err := s.o.fsys.SyncDir(s.o.Dir); err != nil {
+		return fmt.Errorf("the backup is complete, but a power cut may take its name; the next one is a full one: %w", err)
+	}
+	s.parent = &m
+	s.increments++
+	if n.full {
+		s.increments = 0
+	}
+	s.mu.Lock()
+	s.made = append(s.made, n.made)
+	s.mu.Unlock()
+	return s.prune()
 }
 
 // prune removes what is older than the full backups that are kept: what builds on
@@ -235,42 +272,76 @@ func (s *Scheduler) prune() error {
 		return err
 	}
 	fulls := 0
+	var made []time.Time
 	for _, info := range slices.Backward(infos) {
-		if !isBackup(info.Name) {
+		n, ok := parseName(info.Name)
+		if !ok {
 			continue
 		}
 		if fulls >= s.o.Keep {
 			if err := s.o.fsys.Remove(filepath.Join(s.o.Dir, info.Name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return fmt.Errorf("the backup is complete, but an old one cannot be removed: %w", err)
 			}
+			continue
 		}
-		if strings.HasSuffix(info.Name, fullSuffix) {
+		made = append(made, n.made)
+		if n.full {
 			fulls++
 		}
 	}
+	s.mu.Lock()
+	s.made = made
+	s.mu.Unlock()
 	return nil
 }
 
-// The names of backups: the time, in UTC, and a suffix.
+// The names of backups: the time, in UTC, what the clock said if that was another time, and
+// a suffix.
 const (
 	timeFormat      = "20060102T150405.000000000Z"
+	madeMark        = "-made-"
 	fullSuffix      = "-full.tar"
 	incrementSuffix = "-incr.tar"
 	temporarySuffix = ".tmp"
 )
 
+// backupName is the name of a backup.
+type backupName struct {
+	at   time.Time // its place in the order
+	made time.Time // what the clock said
+	full bool
+}
+
+// String returns the name.
+func (n backupName) String() string {
+	name := n.at.Format(timeFormat)
+	if !n.made.Equal(n.at) {
+		name += madeMark + n.made.Format(timeFormat)
+	}
+	if n.full {
+		return name + fullSuffix
+	}
+	return name + incrementSuffix
+}
+
 func isBackup(name string) bool {
-	_, ok := timeOf(name)
+	_, ok := parseName(name)
 	return ok
 }
 
-// timeOf returns the time that the name of a backup says.
-func timeOf(name string) (time.Time, bool) {
-	for _, suffix := range []string{fullSuffix, incrementSuffix} {
-		if text, ok := strings.CutSuffix(name, suffix); ok {
-			at, err := time.Parse(timeFormat, text)
-			return at, err == nil
+// parseName parses what String returns.
+func parseName(name string) (n backupName, ok bool) {
+	text, isFull := strings.CutSuffix(name, fullSuffix)
+	if !isFull {
+		if text, ok = strings.CutSuffix(name, incrementSuffix); !ok {
+			return n, false
 		}
 	}
-	return time.Time{}, false
+	first, second, differ := strings.Cut(text, madeMark)
+	if !differ {
+		second = first
+	}
+	at, err := time.Parse(timeFormat, first)
+	made, err2 := time.Parse(timeFormat, second)
+	return backupName{at: at, made: made, full: isFull}, err == nil && err2 == nil
 }

@@ -72,6 +72,13 @@ func (c *clock) pass(t *testing.T) time.Duration {
 	return c.idle(t)
 }
 
+// jump moves the clock, and not the time.
+func (c *clock) jump(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
 // list returns the names in a directory, shortened to the minute and the kind.
 func list(t *testing.T, dir string) string {
 	t.Helper()

@@ -26,7 +26,9 @@ func WithLabels(labels prometheus.Labels) Option {
 }
 
 // WithLastBackup has last asked for when the newest backup of the log was made, at
-// each scrape. The zero time says that there was none yet, and is shown as 0.
+// each scrape. The zero time says that there was none yet, and is shown as 0. The method
+// LastBackup of a backup.Scheduler never returns a time ahead of the clock; what else is
+// asked should not either, since no alert on the age sees it.
 func WithLastBackup(last func() time.Time) Option {
 	return func(c *Collector) { c.lastBackup = last }
 }

@@ -104,6 +104,10 @@ func TestAlerts(t *testing.T) {
 			*backup = at(minutes).Add(-27 * time.Hour)
 		}},
 		"no backup ever": {[]string{"RaftWALBackupTooOld"}, func(_ *mmapwal.Stats, _ int, backup *time.Time) { *backup = time.Time{} }},
+		"a backup from the future": {[]string{"RaftWALBackupFromFuture"}, func(_ *mmapwal.Stats, _ int, backup *time.Time) {
+			*backup = at(minutes).Add(time.Hour)
+		}},
+		"clocks that differ": {nil, func(_ *mmapwal.Stats, minute int, backup *time.Time) { *backup = at(minute).Add(4 * time.Minute) }},
 		"unclean restarts": {[]string{"RaftWALUncleanRestarts"}, func(s *mmapwal.Stats, minute int, _ *time.Time) {
 			s.Opened, s.Recovery.Clean = at(minute-minute%60), false
 		}},
