@@ -173,9 +173,6 @@ func (b *backupRun) open() (*mmapwal.DiskStorage, error) {
 		}
 	}
 	wal, err := mmapwal.Open(b.dir, &mmapwal.Options{ReadOnly: true, KeyWrapper: b.flags.wrapper, Logger: slog.New(slog.DiscardHandler)})
-	if errors.Is(err, mmapwal.ErrKeyRequired) {
-		err = fmt.Errorf("%w: give it with --key-file", err)
-	}
 	return wal, err
 }
 

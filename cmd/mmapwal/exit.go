@@ -3,8 +3,10 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 	"syscall"
 
 	"github.com/seed-2fef92ad/raftwal/encryption"
@@ -48,7 +50,19 @@ func failed(err error) error {
 	if f := (*failure)(nil); err == nil || errors.As(err, &f) {
 		return err // it says more by now
 	}
-	return &failure{err: err}
+	return &failure{err: withKeyHint(err)}
+}
+
+// withKeyHint says how a key is given, if it is a key that is missing or wrong.
+func withKeyHint(err error) error {
+	switch {
+	case strings.Contains(err.Error(), "--key-file"):
+	case errors.Is(err, mmapwal.ErrWrongKey), errors.Is(err, encryption.ErrWrongKey):
+		return fmt.Errorf("%w: the key in --key-file is not the one of this log: try those that there were", err)
+	case errors.Is(err, mmapwal.ErrKeyRequired), errors.Is(err, encryption.ErrKeyRequired):
+		return fmt.Errorf("%w: give it with --key-file", err)
+	}
+	return err
 }
 
 // found is the error of a command that was called rightly, and whose output has said what
@@ -64,7 +78,7 @@ func found(code int, err error) error {
 var noLook = []error{
 	fs.ErrNotExist, fs.ErrPermission, mmapwal.ErrLocked, vfs.ErrLocked, mmapwal.ErrUnsupported, mmapwal.ErrKeyRequired, mmapwal.ErrWrongKey, mmapwal.ErrKeyLength,
 	mmapwal.ErrNotEncrypted, encryption.ErrKeyRequired, encryption.ErrWrongKey, mmapwal.ErrForeign, mmapwal.ErrVersion,
-	syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOTDIR,
+	syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOTDIR, syscall.EROFS,
 }
 
 // codeOf returns the exit code that goes with an error.

@@ -5,10 +5,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/internal/page"
+	"go.etcd.io/raft/v3/raftpb"
 )
 
 // TestExitCodes: each command says by its exit code what it met, and with --json by an object on
@@ -73,6 +75,84 @@ func TestNextStep(t *testing.T) {
 	flipByte(t, dir, "wal.meta", 60)
 	flipByte(t, dir, "wal.meta", page.Size+60)
 	expectParts(t, exitFailed, []string{"verify", dir}, "next: no repair heals all of this")
+}
+
+// TestNextStepOfRepair: a rehearsal says what is to be done before the node starts, and looks for
+// what would heal the log without loss; only a repair that was done lets the node start.
+func TestNextStepOfRepair(t *testing.T) {
+	dir := closedLog(t, nil)
+	flipByte(t, dir, "00001.wal", 32)
+	_, out, _ := execute("repair", "--dry-run", dir)
+	if !strings.Contains(out, "next: repair it, with --yes: nothing that counts gets lost; then start the node") {
+		t.Error(out)
+	}
+	expectParts(t, exitOK, []string{"repair", "--yes", dir}, "next: nothing that counts is lost: start the node")
+	flipByte(t, dir, "00001.wal", recordOf(t, dir, 6)+40)
+	expectParts(t, exitFailed, []string{"repair", "--dry-run", dir}, "next: look for intact copies of the damaged files", "do not start the node as the member that it was")
+	_, out, _ = execute("repair", "--yes", dir)
+	if strings.Contains(out, "look for intact copies") || !strings.Contains(out, "next: the node may have acknowledged what is lost") {
+		t.Error(out)
+	}
+}
+
+// TestCutMetaIsHealed: of a closed log with a wal.meta that was cut behind page 0, verify and
+// repair say the same: nothing is lost. Of one that was not closed, nothing but a backup helps.
+func TestCutMetaIsHealed(t *testing.T) {
+	for _, size := range []int64{page.Size, page.Size + 900, 2 * page.Size, 4*page.Size - 1} {
+		dir := closedLog(t, nil)
+		must(t, os.Truncate(filepath.Join(dir, "wal.meta"), size))
+		expectParts(t, exitFailed, []string{"verify", dir}, "nothing is lost: page 0 is whole", "`mmapwal repair "+dir+" --dry-run`")
+		expectParts(t, exitOK, []string{"repair", "--yes", dir}, "lost: nothing that counts")
+		verified(t, exitOK, dir)
+	}
+	for _, size := range []int64{0, 900, page.Size, 2 * page.Size} {
+		dir := crashedLog(t)
+		must(t, os.Truncate(filepath.Join(dir, "wal.meta"), size))
+		expectParts(t, exitFailed, []string{"verify", dir}, "restore a backup, or add the node to its group anew", "next: no repair heals all of this")
+		expectParts(t, exitFailed, []string{"repair", "--yes", dir}, "cannot be repaired")
+	}
+}
+
+// TestLostCommit: beside damage, committed entries that cannot be read are no matter of "nothing to do".
+func TestLostCommit(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	wal := smallLog(t, dir, nil)
+	must(t, wal.Save(&raftpb.HardState{Term: new(uint64(3)), Commit: new(uint64(18))}, nil, nil))
+	must(t, wal.Close())
+	must(t, os.Remove(filepath.Join(dir, "00002.wal")))
+	_, out, _ := execute("verify", dir)
+	if strings.Contains(out, "nothing to do") || !strings.Contains(out, "must not start without them") {
+		t.Error(out)
+	}
+}
+
+// TestKeyHint: every command says how the key is given, and that it may be another one.
+func TestKeyHint(t *testing.T) {
+	dir := closedLog(t, []byte(strings.Repeat("s", 32)))
+	wrong := keyFile(t, strings.Repeat("k", 32))
+	for _, c := range [][]string{{"dump", dir}, {"repair", "--dry-run", dir}, {"backup", dir, dir + ".tar"}, {"export", "--to", "dgraph", dir, dir + ".dgraph"}} {
+		code, out, errs := execute(c...)
+		if code != exitNoLook || strings.Count(errs, "--key-file") != 1 {
+			t.Errorf("%s: exit code %d:\n%s%s", c[0], code, out, errs)
+		}
+	}
+	for _, c := range [][]string{{"info", dir}, {"verify", dir}, {"dump", dir}, {"map", dir}, {"repair", "--dry-run", dir}, {"backup", dir, dir + ".tar"},
+		{"export", "--to", "dgraph", dir, dir + ".dgraph"}, {"rekey", dir, "--new-key-file", wrong}} {
+		code, out, errs := execute(append(c, "--key-file", wrong)...)
+		if code != exitNoLook || strings.Count(errs, "try those that there were") != 1 {
+			t.Errorf("%s: exit code %d:\n%s%s", c[0], code, out, errs)
+		}
+	}
+	if _, _, errs := execute("verify", dir, "--key-file", keyFile(t, strings.Repeat("0f", 32))); !strings.Contains(errs, "hex") {
+		t.Error(errs)
+	}
+}
+
+// TestReadOnlyFileSystem: that says nothing of the log, as with a permission.
+func TestReadOnlyFileSystem(t *testing.T) {
+	if code := codeOf(failed(&os.PathError{Op: "open", Path: "wal.meta", Err: syscall.EROFS})); code != exitNoLook {
+		t.Error(code)
+	}
 }
 
 // TestDumpOfADamagedEnd: a dump that ends in front of damage says so.

@@ -101,11 +101,7 @@ func (c *conversion) exportDgraph(ctx context.Context) (s *summary, err error) {
 // openExportSource opens the log in dir, with a key if it is encrypted.
 func openExportSource(dir string, key []byte) (*mmapwal.DiskStorage, error) {
 	if key == nil {
-		wal, err := openSource(dir, nil)
-		if errors.Is(err, mmapwal.ErrKeyRequired) {
-			err = fmt.Errorf("%w: give it with --key-file", err)
-		}
-		return wal, err
+		return openSource(dir, nil)
 	}
 	encrypted, err := isEncrypted(dir)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/dgraph"
@@ -264,6 +265,31 @@ func TestImportRefuses(t *testing.T) {
 			onlyThere(t, taken, "file")
 			onlyThere(t, src, "00001.wal", "wal.meta")
 		})
+	}
+}
+
+// TestImportDoesNotWait: for who writes to a FIFO under the name of a file.
+func TestImportDoesNotWait(t *testing.T) {
+	for from, names := range map[string][]string{
+		"dgraph": {"wal.meta", "00001.wal", "00002.wal", "KEYREGISTRY"},
+		"etcd":   {"0000000000000000-0000000000000000.wal"},
+	} {
+		for _, name := range names {
+			src, key := t.TempDir(), []string(nil)
+			if from == "dgraph" {
+				src, _ = samples.Unpack(t, "small")
+				key = []string{"--key-file", keyFile(t, strings.Repeat("k", 32))}
+			}
+			if name != "KEYREGISTRY" {
+				key = nil
+			}
+			_ = os.Remove(filepath.Join(src, name)) // it may not be there
+			must(t, syscall.Mkfifo(filepath.Join(src, name), 0o600))
+			code, out, errs := execute(append([]string{"import", "--from", from, src, filepath.Join(t.TempDir(), "log")}, key...)...)
+			if code != exitFailed || !strings.Contains(errs, "no regular file") {
+				t.Errorf("%s: %s: exit code %d:\n%s%s", from, name, code, out, errs)
+			}
+		}
 	}
 }
 

@@ -67,7 +67,7 @@ func readKey(name string) ([]byte, error) {
 		}
 	}
 	if n := len(key); n != 16 && n != 24 && n != 32 {
-		return nil, fmt.Errorf("%s holds no key: a key has 16, 24 or 32 bytes", name)
+		return nil, fmt.Errorf("%s holds no key: a key has 16, 24 or 32 bytes, and no encoding like hex or Base64", name)
 	}
 	return key, nil
 }

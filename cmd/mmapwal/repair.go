@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -196,6 +197,8 @@ func printRepair(out io.Writer, r *repair.Report) error {
 	return err
 }
 
+func isDamage(p inspect.Problem) bool { return p.Severity == inspect.Damage }
+
 // printRepairFile says what was found in a file, and done. Of files with which all is
 // well it says nothing.
 func printRepairFile(b *strings.Builder, r *repair.Report, f *repair.File) {
@@ -206,9 +209,12 @@ func printRepairFile(b *strings.Builder, r *repair.Report, f *repair.File) {
 	if r.Done {
 		does = "done"
 	}
+	if len(f.Done) == 0 && f.Before.Entries+f.After.Entries == 0 && !slices.ContainsFunc(f.Found, isDamage) {
+		return // notes: the next Open sees to them
+	}
 	fmt.Fprintf(b, "%s\n", f.Name)
 	for _, p := range f.Found {
-		if p.Severity == inspect.Damage || len(f.Done) > 0 {
+		if isDamage(p) || len(f.Done) > 0 {
 			fmt.Fprintf(b, "  %s: %s: %s\n", p.Severity, placeText(p), p.What)
 		}
 	}

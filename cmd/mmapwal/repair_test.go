@@ -496,8 +496,14 @@ func TestRepairSnapshot(t *testing.T) {
 	if r := verified(t, exitFailed, dir); r.Damage != 1 || r.Problems[0].File != snap {
 		t.Errorf("%+v", r.Problems)
 	}
-	must(t, os.Remove(filepath.Join(dir, snap)))
-	expectParts(t, exitFailed, []string{"repair", dir, "--yes"}, "cannot be repaired", "restore the file")
+	must(t, os.Truncate(filepath.Join(dir, snap), 1000))
+	for range 2 {
+		expectParts(t, exitFailed, []string{"repair", dir, "--yes"}, "cannot be repaired", "restore the file")
+		if _, out, _ := execute("verify", dir); strings.Contains(out, "leader") || !strings.Contains(out, "any intact copy of it fits") {
+			t.Errorf("no leader can send a snapshot to a node that does not start:\n%s", out)
+		}
+		_ = os.Remove(filepath.Join(dir, snap)) // and once more
+	}
 }
 
 func TestRepairText(t *testing.T) {

@@ -86,8 +86,5 @@ func restore(ctx context.Context, errs io.Writer, ins []string, dir string, opts
 	if errors.Is(err, backup.ErrExists) {
 		return m, err
 	}
-	if errors.Is(err, mmapwal.ErrKeyRequired) {
-		err = fmt.Errorf("%w: give it with --key-file", err)
-	}
 	return m, failed(err)
 }

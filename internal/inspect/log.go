@@ -223,9 +223,14 @@ func (l *Log) checkState() {
 			Heal: "nothing to do: the snapshot covers them"})
 	}
 	if c := m.HardState.Commit; m.HardState.Stored && c > l.Last {
-		l.add(Problem{Severity: Note, Kind: KindState, File: metafile.Name,
+		p := Problem{Severity: Note, Kind: KindState, File: metafile.Name,
 			What: fmt.Sprintf("the commit index %d lies beyond the last entry, %d; Open puts it there", c, l.Last),
-			Heal: "nothing to do if the last owner died; entries that the disk lost come back from the leader"})
+			Heal: "nothing to do if the last owner died; entries that the disk lost come back from the leader"}
+		if l.Damaged() {
+			p.What = fmt.Sprintf("the commit index %d lies beyond the last entry that can be read, %d", c, l.Last)
+			p.Heal = "those entries were committed, and are lost unless the damage is healed: the node must not start without them (docs/operations.md)"
+		}
+		l.add(p)
 	}
 }
 

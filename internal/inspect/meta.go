@@ -149,8 +149,22 @@ func (l *Log) refuseMeta() error {
 	case errors.Is(err, metafile.ErrDgraph), errors.Is(err, metafile.ErrForeign):
 		return fmt.Errorf("%w: %w", mmapwal.ErrForeign, err)
 	}
-	l.addError(KindMeta, metafile.Name, healNode, err)
+	heal := healNode
+	if l.canExtend() {
+		heal = healCut
+	}
+	l.addError(KindMeta, metafile.Name, heal, err)
 	return nil
+}
+
+// canExtend reports whether wal.meta is only cut short: page 0 is whole, and was stored when the log
+// was closed, so that nothing newer stood behind it.
+func (l *Log) canExtend() bool {
+	if len(l.metaRaw) < page.Size || len(l.metaRaw) >= metafile.Size {
+		return false
+	}
+	v := metafile.InspectPage(l.metaRaw[:page.Size])
+	return v.Err == nil && v.Meta.Clean
 }
 
 func (l *Log) judgePages(views [pages]metafile.PageView, newest int) error {
@@ -366,15 +380,21 @@ func (l *Log) lookAtSnapshot() error {
 		return nil
 	}
 	n, err := metafile.InspectSnapshot(l.fsys, l.Dir, &l.meta, l.keys, l.opts.Check)
+	heal := healSnapshot
+	if err != nil && l.opts.Check {
+		if _, err := metafile.InspectSnapshot(l.fsys, l.Dir, &l.meta, l.keys, false); err == nil {
+			heal = healSnapshotData // Open looks no further
+		}
+	}
 	l.Meta.Snapshot.Bytes = n
 	switch {
 	case err == nil:
 	case cannotLook(err):
 		return err
 	case errors.Is(err, encryption.ErrTampered):
-		l.addError(KindTampered, l.Meta.Snapshot.File, healSnapshot, err)
+		l.addError(KindTampered, l.Meta.Snapshot.File, heal, err)
 	default:
-		l.addError(KindSnapshot, l.Meta.Snapshot.File, healSnapshot, err)
+		l.addError(KindSnapshot, l.Meta.Snapshot.File, heal, err)
 	}
 	return nil
 }

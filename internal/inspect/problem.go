@@ -74,7 +74,11 @@ const (
 	healOpen     = "nothing to do: the next Open removes it"
 	healNothing  = "nothing to do: nothing reads it"
 	healTorn     = "nothing to do: it was never promised; the next Open drops it"
-	healSnapshot = "restore the file from a backup, have a snapshot sent by the leader, or add the node to its group anew"
+	healCut      = "nothing is lost: page 0 is whole, and the log was closed; `mmapwal repair` extends the file"
+	healSnapshot = "restore the file: any intact copy of it fits, from a backup of this node; without one, add the node to its group anew: Open refuses the log"
+
+	healSnapshotData = "restore the file: any intact copy of it fits; without one, start the node and have a snapshot sent by the leader, or store a newer one: " +
+		"the log opens, but the state machine cannot start from this snapshot"
 )
 
 func (p *Problem) place() string { return fmt.Sprintf("%s %s %d", p.Kind, p.File, p.Offset) }
@@ -109,7 +113,7 @@ func (l *Log) Count(s Severity) (n int) {
 // Repairable reports whether a repair is for some of what is wrong.
 func (l *Log) Repairable() bool {
 	beyond := func(p Problem) bool { return p.Severity == Damage && (p.Heal == healNode || p.Kind == KindName) }
-	return l.Meta != nil && !slices.ContainsFunc(l.Problems, beyond) &&
+	return !slices.ContainsFunc(l.Problems, beyond) &&
 		slices.ContainsFunc(l.Problems, func(p Problem) bool { return p.Severity != Note && p.Kind != KindSnapshot })
 }
 

@@ -262,14 +262,22 @@ func filesOf(before, after *inspect.Log, filesBefore, filesAfter map[string]Rang
 	return files
 }
 
-// next says what the operator does after a repair.
+// afterLoss says what to do with a node that has lost entries.
+const afterLoss = "the node may have acknowledged what is lost, and could break the guarantees of its group: " +
+	"remove it from the group and add it anew, with an empty directory, or, if the group is lost otherwise, start it knowing that (docs/operations.md)"
+
+// next says what the operator does next: after a repair, or a rehearsal of one.
 func next(r *Report) string {
 	switch {
 	case len(r.Remains) > 0:
 		return r.Remains[0].Heal
+	case r.Loses() && !r.Done:
+		return "look for intact copies of the damaged files, of the same time, in a backup or a file-system snapshot of this node: put back, they heal this without loss. " +
+			"Without them repair it, with --yes, and do not start the node as the member that it was: " + afterLoss
 	case r.Loses():
-		return "the node may have acknowledged what is lost, and could break the guarantees of its group: " +
-			"remove it from the group and add it anew, with an empty directory, or, if the group is lost otherwise, start it knowing that (docs/operations.md)"
+		return afterLoss
+	case !r.Done:
+		return "repair it, with --yes: nothing that counts gets lost; then start the node"
 	}
 	return "nothing that counts is lost: start the node"
 }
@@ -294,14 +302,11 @@ func (p *Plan) Execute(ctx context.Context, backup string) error {
 	if after.Count(inspect.Damage) > len(r.Remains) {
 		return fmt.Errorf("there is damage that was not there in the rehearsal; the files as they were are in %s: run it again, and do not trust this disk", backup)
 	}
-	remains := r.Remains
 	r.Remains, r.Done = []inspect.Problem{}, true
 	if err := p.compare(ctx, after, p.work); err != nil {
 		return err
 	}
-	if len(r.Remains) != len(remains) {
-		r.Next = next(r)
-	}
+	r.Next = next(r)
 	return nil
 }
 

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
-	"os"
 	"path/filepath"
 
 	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/transfer"
@@ -102,20 +102,17 @@ func damagedSlot(path string, s slot, reason string, args ...any) error {
 // readMeta reads dir's wal.meta into c. first is the beginning of the file.
 func readMeta(dir string, c *transfer.Contents) (first []byte, err error) {
 	path := filepath.Join(dir, metaName)
-	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %w", ErrNotDgraph, err)
+	f, err := transfer.OpenFile(path)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, err
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrNotDgraph, err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%w: %s is not a file", ErrNotDgraph, path)
 	}
 	first = make([]byte, min(info.Size(), firstPages))
 	if _, err := io.ReadFull(f, first); err != nil {

@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
-	"os"
 	"path/filepath"
 
+	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/transfer"
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -37,7 +37,7 @@ type keyring map[uint64]cipher.Block
 // readKeys reads dir's KEYREGISTRY with the master key.
 func readKeys(dir string, master []byte) (keyring, error) {
 	path := filepath.Join(dir, registryName)
-	p, err := os.ReadFile(path)
+	p, err := transfer.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w: it has no %s: leave out the key", dir, ErrNotEncrypted, registryName)
 	}

@@ -165,8 +165,12 @@ func (l *Log) findFiles(proven bool) error {
 // findFile adds the entry file, unless it holds nothing: Dgraph would remove it.
 // written says that there is a slot that Dgraph wrote.
 func (l *Log) findFile(path string) (written bool, err error) {
-	info, err := os.Stat(path)
-	if err != nil || info.Size() == 0 {
+	h, err := transfer.OpenFile(path)
+	if err != nil {
+		return false, err
+	}
+	info, err := h.Stat()
+	if err = errors.Join(err, h.Close()); err != nil || info.Size() == 0 {
 		return false, err
 	}
 	f := file{path: path, size: info.Size()}
@@ -373,7 +377,7 @@ func (f *file) open() (*reader, error) {
 	if f.size < dataStart {
 		return nil, corrupt.At(f.path, f.size, "the file is cut short: it has %d bytes, the slots alone take %d", f.size, dataStart)
 	}
-	h, err := os.Open(f.path)
+	h, err := transfer.OpenFile(f.path)
 	if err != nil {
 		return nil, err
 	}

@@ -142,7 +142,7 @@ func (l *Log) load(s *snapshot, dir string) error {
 		return nil
 	}
 	path := snapPath(s, dir)
-	file, err := os.ReadFile(path)
+	file, err := transfer.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return errNoData
 	}
