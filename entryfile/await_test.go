@@ -1,95 +1,272 @@
 package entryfile
 
 import (
+	"crypto/rand"
+	"io"
+	"os"
 	"testing"
 
+	"github.com/seed-2fef92ad/raftwal/encryption"
+	"github.com/seed-2fef92ad/raftwal/internal/page"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
+	"go.etcd.io/raft/v3/raftpb"
+	"golang.org/x/sys/unix"
 )
 
-// awaited is a file system that notes which bytes of a file's memory were waited for.
-type awaited struct {
+// cold is a file system of which no page of a file's memory is there before it was waited for: a
+// load from another is a fault, and so an error.
+type cold struct {
 	vfs.FS
-	bytes map[int64]bool // of each 512, the first
+	t    *testing.T
+	maps []*coldMapping
 }
 
-type awaitedFile struct {
+type coldFile struct {
 	vfs.File
-	a *awaited
+	c *cold
 }
 
-type awaitedMapping struct {
+type coldMapping struct {
 	vfs.Mapping
-	a *awaited
+	c *cold
 }
 
-func (a *awaited) Open(name string, readOnly bool) (vfs.File, error) {
-	file, err := a.FS.Open(name, readOnly)
-	return &awaitedFile{file, a}, err
-}
-
-func (f *awaitedFile) Map(size int64) (vfs.Mapping, error) {
-	m, err := f.File.Map(size)
-	return &awaitedMapping{m, f.a}, err
-}
-
-func (m *awaitedMapping) PopulateRead(off, n int64) error {
-	for at := roundUp(off, 512); at < off+n; at += 512 {
-		m.a.bytes[at] = true
+func (c *cold) Open(name string, readOnly bool) (vfs.File, error) {
+	file, err := c.FS.Open(name, readOnly)
+	if err != nil {
+		return nil, err
 	}
+	return &coldFile{file, c}, nil
+}
+
+func (f *coldFile) Map(size int64) (vfs.Mapping, error) {
+	m, err := f.File.Map(size)
+	if err != nil {
+		return nil, err
+	}
+	cm := &coldMapping{m, f.c}
+	f.c.maps = append(f.c.maps, cm)
+	cm.allow(0, size, unix.PROT_NONE)
+	return cm, nil
+}
+
+func (m *coldMapping) PopulateRead(off, n int64) error {
+	m.allow(off, n, unix.PROT_READ)
 	return m.Mapping.PopulateRead(off, n)
 }
 
-// missing returns the first byte of [from, to) that nobody waited for; -1 if there is none.
-func (a *awaited) missing(from, to int64) int64 {
-	for at := roundUp(from, 512); at < to; at += 512 {
-		if !a.bytes[at] {
-			return at
-		}
+// allow says what may be done with the pages of [off, off+n).
+func (m *coldMapping) allow(off, n int64, access int) {
+	mem, size := m.Bytes(), int64(os.Getpagesize())
+	from, to := off&^(size-1), min(roundUp(off+n, size), int64(len(mem)))
+	if from < to {
+		must(m.c.t, unix.Mprotect(mem[from:to], access))
 	}
-	return -1
 }
 
-// TestAwaited: what is read from memory that the system may have to get from the disk, it was
-// asked for before, in a call: a load that waits keeps other goroutines from running.
-func TestAwaited(t *testing.T) {
-	es := plain(1, 301, 10_000)
-	es = append(es, plain(301, 302, 700_000)...)
+// forget takes all pages of the files away again.
+func (c *cold) forget() {
+	for _, m := range c.maps {
+		if mem := m.Bytes(); mem != nil {
+			m.allow(0, int64(len(mem)), unix.PROT_NONE)
+		}
+	}
+}
+
+// coldCase is a file, and what is done with it when none of its pages is in memory.
+type coldCase struct {
+	f    *File // closed
+	es   []*raftpb.Entry
+	keys *encryption.DirectoryKey
+}
+
+// run opens the file, and forgets its pages before each step.
+func (c *coldCase) run(t *testing.T, name string, steps ...func(t *testing.T, g *File)) {
+	t.Run(name, func(t *testing.T) {
+		fsys := &cold{FS: vfs.OS(), t: t}
+		g, err := Open(fsys, c.f.dir, c.f.Number(), testLog, c.keys, false)
+		must(t, err)
+		defer g.Release()
+		for _, step := range steps {
+			fsys.forget()
+			step(t, g)
+		}
+	})
+}
+
+// cut makes a step of what is done with a cut of the file.
+func cut(use func(t *testing.T, c *Cut)) func(*testing.T, *File) {
+	return func(t *testing.T, g *File) {
+		c, err := g.Cut()
+		must(t, err)
+		defer c.Release()
+		use(t, &c)
+	}
+}
+
+// cutSteps read a cut as a backup does.
+var cutSteps = []func(*testing.T, *File){
+	cut(func(t *testing.T, c *Cut) {
+		_, err := c.Slots()
+		must(t, err)
+	}),
+	cut(func(t *testing.T, c *Cut) {
+		_, err := c.Records()
+		must(t, err)
+	}),
+	cut(func(t *testing.T, c *Cut) {
+		for at := int64(DataStart); at < c.End(); {
+			p := make([]byte, min(256<<10, c.End()-at))
+			n, err := c.ReadAt(p, at)
+			must(t, err)
+			at += int64(n)
+		}
+	}),
+	cut(func(t *testing.T, c *Cut) {
+		if _, err := c.ReadAt(make([]byte, page.Size), c.Header().Size-1); err != io.EOF {
+			t.Errorf("error %v at the end of the file, want %v", err, io.EOF)
+		}
+	}),
+	cut(func(t *testing.T, c *Cut) {
+		from := max(DataStart, c.Header().Seal.Punched)
+		for from < c.End() {
+			to, err := c.Check(Extent{from, c.End()})
+			must(t, err)
+			from = to
+		}
+	}),
+	cut(func(t *testing.T, c *Cut) {
+		changed, err := c.Changed()
+		must(t, err)
+		if changed {
+			t.Error("changed")
+		}
+	}),
+}
+
+func checkedScan(t *testing.T, g *File) Scan {
+	t.Helper()
+	s, err := g.Check()
+	must(t, err)
+	return s
+}
+
+// coldTail returns a file that is not sealed, closed.
+func coldTail(t *testing.T) *coldCase {
+	t.Helper()
+	es := append(plain(1, 301, 10_000), plain(301, 302, 700_000)...)
 	f := synced(t, vfs.OS(), 8<<20)
 	put(t, f, es, testDirect)
 	must(t, f.Sync())
 	must(t, f.SyncSlots())
 	must(t, f.Release())
-	end := f.End()
-	open := func(t *testing.T) (*File, *awaited) {
-		a := &awaited{vfs.OS(), make(map[int64]bool)}
-		g, err := Open(a, f.dir, f.Number(), testLog, nil, false)
-		must(t, err)
-		t.Cleanup(func() { _ = g.Release() })
-		return g, a
+	return &coldCase{f: f, es: es}
+}
+
+// TestAwaited: what is read from memory that the system may have to get from the disk, it was
+// asked for before, in a call: a load that waits keeps other goroutines from running.
+func TestAwaited(t *testing.T) {
+	var s Scan
+	scan := func(t *testing.T, g *File) { s = checkedScan(t, g) }
+	c := coldTail(t)
+	c.run(t, "recover", scan,
+		func(t *testing.T, g *File) { must(t, g.Restore(s, DataStart)) },
+		func(t *testing.T, g *File) { must(t, g.Seal()) })
+	c = coldTail(t)
+	c.run(t, "cut", append(cutSteps, func(t *testing.T, g *File) { must(t, g.Continue(c.f.End(), true)) })...)
+	c.run(t, "continue",
+		func(t *testing.T, g *File) {
+			must(t, g.Continue(c.f.End(), true))
+			wantEntries(t, g, c.es)
+		},
+		func(t *testing.T, g *File) { put(t, g, plain(302, 304, 20_000), testDirect) },
+		func(t *testing.T, g *File) { must(t, g.Seal()) })
+	c = coldTail(t)
+	flip(t, c.f, c.f.index.Record(200)+RecordHeaderBytes)
+	zero(t, c.f, 0, MaxSlots*SlotBytes)
+	c.run(t, "damaged", scan, func(t *testing.T, g *File) { wantDamaged(t, g, &s, 200) })
+}
+
+// wantDamaged: the record where s ends is that of entry i, for sure.
+func wantDamaged(t *testing.T, g *File, s *Scan, i uint64) {
+	t.Helper()
+	if first, last := g.Damaged(s); first != i || last != i {
+		t.Errorf("damaged: %d to %d, want %d", first, last, i)
 	}
-	check := func(t *testing.T, a *awaited, what string, from, to int64) {
-		t.Helper()
-		if at := a.missing(from, to); at >= 0 {
-			t.Errorf("%s: nobody waited for offset %d of [%d, %d)", what, at, from, to)
+}
+
+// large returns the entries 1 to 200, of which every twentieth is a conf change.
+func large() []*raftpb.Entry {
+	es := plain(1, 201, 20_000)
+	for _, e := range es {
+		if e.GetIndex()%20 == 0 {
+			e.Type = raftpb.EntryConfChange.Enum()
 		}
 	}
-	t.Run("scan", func(t *testing.T) {
-		g, a := open(t)
-		s, err := g.Scan()
+	return es
+}
+
+// coldSealed returns a sealed file of which a part is cleared, closed.
+func coldSealed(t *testing.T, keys *encryption.DirectoryKey, es ...*raftpb.Entry) *coldCase {
+	t.Helper()
+	s := spec(8 << 20)
+	s.Keys, s.Random = keys, rand.Reader
+	f := made(t, vfs.OS(), s)
+	save(t, f, es)
+	must(t, f.Seal())
+	extents, err := clearBelow(f, 90)
+	must(t, err)
+	_ = f.Punch(extents) // not on every file system
+	must(t, f.Release())
+	return &coldCase{f: f, es: es, keys: keys}
+}
+
+// TestAwaitedSealed is TestAwaited for sealed files.
+func TestAwaitedSealed(t *testing.T) {
+	keys, err := encryption.NewDirectoryKey(rand.Reader, testLog, 32)
+	must(t, err)
+	for name, keys := range map[string]*encryption.DirectoryKey{"plain": nil, "encrypted": keys} {
+		t.Run(name, func(t *testing.T) { testAwaitedSealed(t, keys) })
+	}
+}
+
+func testAwaitedSealed(t *testing.T, keys *encryption.DirectoryKey) {
+	read := func(t *testing.T, g *File) {
+		got, err := getBlank(g, 1, 201, 90)
 		must(t, err)
-		check(t, a, "records", DataStart, end)
-		must(t, g.Restore(s, DataStart))
-		must(t, g.SyncSlots())
-		check(t, a, "slots", 0, MaxSlots*SlotBytes)
+		if len(got) != 200 {
+			t.Errorf("%d entries, want 200", len(got))
+		}
+	}
+	check := func(t *testing.T, g *File) { checkedScan(t, g) }
+	c := coldSealed(t, keys, large()...)
+	c.run(t, "read", read)
+	c.run(t, "cut", cutSteps...)
+	c.run(t, "header", check, func(t *testing.T, g *File) { must(t, g.EnsureHeader()) })
+	c.run(t, "damaged", func(t *testing.T, g *File) {
+		s := Scan{End: c.location(t, 150)}
+		wantDamaged(t, g, &s, 150)
 	})
-	t.Run("continue", func(t *testing.T) {
-		g, a := open(t)
-		must(t, g.Continue(end, true))
-		check(t, a, "slots in use", 0, int64(len(es))*SlotBytes)
-		wantEntries(t, g, es)
-		check(t, a, "records", DataStart, end-touchChunk)
-		clear(a.bytes)
-		put(t, g, plain(302, 304, 20_000), testDirect)
-		check(t, a, "the last page", end&^511, end)
+	zero(t, c.f, 149*SlotBytes, SlotBytes)
+	c.run(t, "cut with damaged slots", cutSteps...)
+	c.run(t, "heal", read, func(t *testing.T, g *File) { must(t, g.Reseal(200)) })
+	c.run(t, "reseal", func(t *testing.T, g *File) { must(t, g.Reseal(180)) })
+	c.run(t, "clear", func(t *testing.T, g *File) {
+		_, err := clearBelow(g, 130)
+		must(t, err)
 	})
+	c = coldSealed(t, keys, entries(1, 5001, 1)...) // their slots are more than a read waits for
+	c.run(t, "read of many", func(t *testing.T, g *File) {
+		_, err := get(g, 5000, 5001, 90)
+		must(t, err)
+	})
+}
+
+// location returns where the record of entry i is, read from a file system that is not cold.
+func (c *coldCase) location(t *testing.T, i uint64) int64 {
+	t.Helper()
+	g, err := Open(vfs.OS(), c.f.dir, c.f.Number(), testLog, c.keys, false)
+	must(t, err)
+	defer g.Release()
+	return recordAt(t, g, i)
 }

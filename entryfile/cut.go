@@ -69,7 +69,7 @@ func (c *Cut) Slots() ([]byte, error) {
 		return nil, nil
 	}
 	slots := make([]byte, c.header.Seal.Count*SlotBytes)
-	err := c.file.guard(func(mem []byte) error { copy(slots, mem); return nil })
+	err := c.file.load(slots, 0)
 	if err != nil || c.sealedSlots(slots) {
 		return slots, err
 	}
@@ -78,10 +78,15 @@ func (c *Cut) Slots() ([]byte, error) {
 		return nil, err
 	}
 	for n := range min(c.header.Seal.Count, x.Len()) {
-		x.slot(x.First()+n).encode(slots[n*SlotBytes:], c.header.Salt)
+		slot := x.slot(x.First() + n)
+		if slot.typ == 0 && slot.data-dataOffset < c.header.Seal.Punched {
+			continue // cleared: where its record stood only the slot itself tells
+		}
+		slot.encode(slots[n*SlotBytes:], c.header.Salt)
 	}
 	if !c.sealedSlots(slots) {
-		return nil, corrupt.At(c.file.path, 0, "the slots are damaged, and those rebuilt from the records are not what was sealed")
+		return nil, corrupt.At(c.file.path, 0, "the slots are damaged, and those rebuilt from the records are not what was sealed: "+
+			"close the log, which writes them anew, and back it up again")
 	}
 	return slots, nil
 }
@@ -104,7 +109,7 @@ func (c *Cut) Records() (extents []Extent, err error) {
 				break
 			}
 			var r record
-			ok := r.intact(mem, o.Record, c.end, c.header.Salt)
+			ok := c.file.awaitIntact(&r, mem, o.Record, c.end)
 			if !ok || r.index != o.Index {
 				return c.file.damaged(o.Index, o.Record, "the record, which was spared when data was cleared, is damaged")
 			}
@@ -126,7 +131,11 @@ const checkStep = 1 << 20
 func (c *Cut) Check(e Extent) (to int64, err error) {
 	to = e.From
 	err = c.file.guard(func(mem []byte) error {
+		read := reading{c.file, e.To, e.To, e.From} // a hole is damage: nothing is to be skipped
 		for to < min(e.To, e.From+checkStep) {
+			if err := read.record(mem, to); err != nil {
+				return err
+			}
 			var r record
 			if !r.intact(mem, to, e.To, c.header.Salt) {
 				return &corrupt.Error{File: c.file.path, Offset: to, First: c.header.Seal.First, Last: c.header.Seal.Last,
@@ -145,6 +154,7 @@ func (c *Cut) ReadAt(p []byte, off int64) (n int, err error) {
 		if off < 0 || off > int64(len(mem)) {
 			return io.EOF
 		}
+		c.file.await(off, min(int64(len(p)), int64(len(mem))-off))
 		if n = copy(p, mem[off:]); n < len(p) {
 			return io.EOF
 		}
@@ -159,6 +169,7 @@ func (c *Cut) Changed() (bool, error) {
 	changed := false
 	err := c.file.guard(func(mem []byte) error {
 		for _, at := range HeaderPages {
+			c.file.await(at, page.Size)
 			h, err := decodeHeader(mem[at : at+page.Size])
 			if err == nil && (h.Salt != c.header.Salt || h.Seal.Punched > max(c.header.Seal.Punched, DataStart)) {
 				changed = true

@@ -82,8 +82,42 @@ func (r *reading) need(to int64) (err error) {
 	return nil
 }
 
+// record returns when the record at that offset is in memory, as far as may be, if it looks as
+// if there were one.
+func (r *reading) record(mem []byte, at int64) error {
+	if err := r.need(at + RecordHeaderBytes); err != nil || at+RecordHeaderBytes > r.limit {
+		return err
+	}
+	if rec := decodeRecord(mem[at:]); rec.plausible(at, r.limit) {
+		return r.need(at + rec.bytes())
+	}
+	return nil
+}
+
 // await has the pages of [at, at+n) in memory. What cannot be had the access finds out.
 func (f *File) await(at, n int64) { _ = (*f.mem.Load()).PopulateRead(at, n) }
+
+// load copies what the file holds from the offset at on to p.
+func (f *File) load(p []byte, at int64) error {
+	return f.guard(func(mem []byte) error {
+		f.await(at, int64(len(p)))
+		copy(p, mem[at:])
+		return nil
+	})
+}
+
+// awaitIntact is intact of a record that the system may have to get from the disk.
+func (f *File) awaitIntact(r *record, mem []byte, at, end int64) bool {
+	if at+RecordHeaderBytes > end {
+		return false
+	}
+	f.await(at, RecordHeaderBytes)
+	if r.decode(mem[at:]); !r.plausible(at, end) {
+		return false
+	}
+	f.await(at, r.bytes())
+	return r.intact(mem, at, end, f.header.Salt)
+}
 
 // fetch has the system begin to read the data that follows at, which it would else do bit by
 // bit, and returns up to where. A sealed file is not open.
@@ -170,15 +204,8 @@ func (f *File) scan(mem []byte, limit int64, s *Scan) error {
 	var o opener
 	var r record
 	for read := (reading{f, limit, s.End, s.End}); !s.Ended; {
-		if err := read.need(s.End + RecordHeaderBytes); err != nil {
+		if err := read.record(mem, s.End); err != nil {
 			return err
-		}
-		if s.End+RecordHeaderBytes <= limit {
-			if r.decode(mem[s.End:]); r.plausible(s.End, limit) {
-				if err := read.need(s.End + r.bytes()); err != nil {
-					return err
-				}
-			}
 		}
 		if !r.intact(mem, s.End, limit, f.header.Salt) {
 			return nil
@@ -209,12 +236,14 @@ func (f *File) Damaged(s *Scan) (first, last uint64) {
 	first, last = f.possible(s)
 	_ = f.guard(func(mem []byte) error { // after a fault the answer is only less exact
 		if !f.Sealed() && s.End+RecordHeaderBytes <= int64(len(mem)) {
+			f.await(s.End, RecordHeaderBytes)
 			r := decodeRecord(mem[s.End:])
 			if last != 0 && r.index == last && r.plausible(s.End, int64(len(mem))) {
 				first = last
 			}
 		}
 		var lost []uint64
+		f.await(0, MaxSlots*SlotBytes)
 		for n := range uint64(MaxSlots) {
 			slot, ok := decodeSlot(mem[n*SlotBytes:(n+1)*SlotBytes], f.header.Salt)
 			switch {
@@ -432,7 +461,7 @@ func (f *File) checkSpared(s *Scan) error {
 				return nil // the scan has read it
 			}
 			var r record
-			ok := r.intact(mem, o.Record, f.sealed().End, f.header.Salt)
+			ok := f.awaitIntact(&r, mem, o.Record, f.sealed().End)
 			var err error
 			if !ok || r.index != o.Index {
 				err = f.damaged(o.Index, o.Record, "the record, which was spared when data was cleared, is damaged")
@@ -464,7 +493,7 @@ func (f *File) scanSealed() (Scan, error) {
 			next := seal.Last + 1
 			if s.End < seal.End {
 				var r record
-				if !r.intact(mem, s.End, seal.End, f.header.Salt) {
+				if !f.awaitIntact(&r, mem, s.End, seal.End) {
 					return f.damaged(0, s.End, "the first record behind the cleared ones is damaged")
 				}
 				if err := f.authentic(new(opener), mem, s.End, &r); err != nil {
@@ -568,7 +597,7 @@ func (f *File) findSlots() error {
 func (f *File) restore(file vfs.File, from, to int64) error {
 	for p := make([]byte, min(maxOut, to-from)); from < to; from += int64(len(p)) {
 		p = p[:min(int64(len(p)), to-from)]
-		if err := f.guard(func(mem []byte) error { copy(p, mem[from:]); return nil }); err != nil {
+		if err := f.load(p, from); err != nil {
 			return err
 		}
 		if _, err := file.WriteAt(p, from); err != nil {

@@ -78,6 +78,7 @@ func (f *File) writeSeal(x *Index) error {
 	}
 	err := f.guard(func(mem []byte) error {
 		slots := mem[:seal.Count*SlotBytes]
+		f.await(0, int64(len(slots)))
 		seal.SlotsSum, seal.SlotsMAC = page.Sum(0, slots), f.secret.slotsMAC(slots)
 		return nil
 	})
@@ -104,7 +105,7 @@ func (f *File) writeHeader(seal *Seal) error {
 	}
 	return f.withFile(func(file vfs.File) error {
 		if !f.restored {
-			if err := f.guard(func(mem []byte) error { copy(f.buf[:], mem[f.page:]); return nil }); err != nil {
+			if err := f.load(f.buf[:], f.page); err != nil {
 				return err
 			}
 			if err := f.restorePage(file); err != nil {
@@ -260,6 +261,7 @@ func (f *File) between(from, until int64) (extents []Extent, err error) {
 			if o.Record > from {
 				extents = append(extents, Extent{from, o.Record})
 			}
+			f.await(o.Record, RecordHeaderBytes)
 			r := decodeRecord(mem[o.Record:])
 			from = o.Record + r.bytes()
 		}

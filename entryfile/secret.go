@@ -176,7 +176,9 @@ func (f *File) slotsAuthentic(mem []byte) bool {
 		return true
 	}
 	seal := f.sealed()
-	ok := f.secret.slotsMAC(mem[:seal.Count*SlotBytes]) == seal.SlotsMAC
+	slots := mem[:seal.Count*SlotBytes]
+	f.await(0, int64(len(slots)))
+	ok := f.secret.slotsMAC(slots) == seal.SlotsMAC
 	f.slotsChecked.Store(ok)
 	return ok
 }
