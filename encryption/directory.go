@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -41,18 +42,31 @@ func NewDirectoryKey(random io.Reader, logID uint64, size int) (*DirectoryKey, e
 }
 
 // UnwrapDirectoryKey returns the key that Wrap wrapped, for the same log.
-// ErrWrongKey if w fails, or if what it returns cannot be a directory key.
+// ErrWrongKey, and nothing else, if w says ErrTampered or ErrWrongKey; any other error of w,
+// or a result that is no key (ErrKeyLength, ErrZeros), is a w that failed, and says nothing of
+// the key.
 func UnwrapDirectoryKey(w KeyWrapper, wrapped []byte, logID uint64) (*DirectoryKey, error) {
 	// A copy, since the result may be in the same memory and is overwritten.
 	result, err := w.Decrypt(bytes.Clone(wrapped), directoryAD(logID))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrWrongKey, err)
+		return nil, unwrapError(err)
 	}
 	defer clear(result)
 	if err := checkKey(result); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrWrongKey, err)
+		return nil, fmt.Errorf("encryption: what the key wrapper returned is no directory key: %w", err)
 	}
 	return &DirectoryKey{key: bytes.Clone(result), logID: logID}, nil
+}
+
+// unwrapError tells a wrong key from a key wrapper that failed.
+func unwrapError(err error) error {
+	switch {
+	case err == ErrTampered, err == ErrWrongKey: // as a master key says it
+		return ErrWrongKey
+	case errors.Is(err, ErrTampered), errors.Is(err, ErrWrongKey):
+		return fmt.Errorf("%w: %v", ErrWrongKey, err) // its words, not its kind
+	}
+	return fmt.Errorf("encryption: the key wrapper failed to unwrap the directory key: %w", err)
 }
 
 // Wrap returns the key wrapped by w, 1 to MaxWrapped bytes, for

@@ -63,19 +63,51 @@ func roundTrip(t *testing.T, size int) {
 	wantBytes(t, "record", must[[]byte](t)(g.OpenRecord(&s, nil, 8, record, []byte("header"))), []byte("payload"))
 }
 
+// wantWrongKey: it is a wrong key, and no alarm.
+func wantWrongKey(t *testing.T, err error) {
+	t.Helper()
+	wantErr(t, err, encryption.ErrWrongKey)
+	if errors.Is(err, encryption.ErrTampered) {
+		t.Errorf("%v is ErrTampered, too", err)
+	}
+}
+
+// TestUnwrapErrors: a key wrapper that says that its key is another one is told from one that
+// fails.
+func TestUnwrapErrors(t *testing.T) {
+	for _, said := range []error{encryption.ErrTampered, encryption.ErrWrongKey, fmt.Errorf("key 7: %w", encryption.ErrTampered),
+		errors.Join(encryption.ErrWrongKey, encryption.ErrTampered)} {
+		_, err := encryption.UnwrapDirectoryKey(&kms{decrypt: returns(nil, said)}, from(1, 60), logID)
+		wantWrongKey(t, err)
+	}
+	errKMS := errors.New("KMS is down")
+	for _, c := range []struct {
+		w    *kms
+		want error
+	}{
+		{&kms{decrypt: returns(nil, errKMS)}, errKMS},
+		{&kms{decrypt: returns(from(1, 31), nil)}, encryption.ErrKeyLength},
+	} {
+		_, err := encryption.UnwrapDirectoryKey(c.w, from(1, 60), logID)
+		wantErr(t, err, c.want)
+		if errors.Is(err, encryption.ErrWrongKey) || errors.Is(err, encryption.ErrTampered) {
+			t.Errorf("%v is a wrong key, too", err)
+		}
+	}
+}
+
 func TestWrongMasterKey(t *testing.T) {
 	k := newDirectoryKey(t)
 	w := must[encryption.KeyWrapper](t)(encryption.NewKeyWrapper(from(1, 16)))
 	wrapped := must[[]byte](t)(k.Wrap(w))
 	other := must[encryption.KeyWrapper](t)(encryption.NewKeyWrapper(from(2, 16)))
 	_, err := encryption.UnwrapDirectoryKey(other, wrapped, logID)
-	wantErr(t, err, encryption.ErrWrongKey)
-	wantErr(t, err, encryption.ErrTampered)
+	wantWrongKey(t, err)
 	_, err = encryption.UnwrapDirectoryKey(w, wrapped, logID+1)
 	wantErr(t, err, encryption.ErrWrongKey)
 	flips(wrapped, func(bad []byte) {
 		_, err := encryption.UnwrapDirectoryKey(w, bad, logID)
-		wantErr(t, err, encryption.ErrWrongKey)
+		wantWrongKey(t, err)
 	})
 }
 
@@ -292,7 +324,7 @@ func TestRandomInput(t *testing.T) {
 		b := make([]byte, n)
 		_, _ = io.ReadFull(rand.Reader, b)
 		_, err := encryption.UnwrapDirectoryKey(w, b, uint64(n))
-		wantErr(t, err, encryption.ErrWrongKey)
+		wantWrongKey(t, err)
 		_, err = k.Open(b, b)
 		wantErr(t, err, encryption.ErrTampered)
 		_, err = k.UnwrapFileKey(b, b)

@@ -26,9 +26,9 @@ var (
 	// ErrKeyRequired: what is to be read is encrypted, and no key was given.
 	ErrKeyRequired = errors.New("encryption: encrypted, and no key was given")
 	// ErrWrongKey: the directory key cannot be unwrapped: the master key is not
-	// the one it was wrapped with, or the wrapped key or the log ID was changed,
-	// or the KMS failed. It wraps the cause.
-	ErrWrongKey = errors.New("encryption: the directory key cannot be unwrapped")
+	// the one it was wrapped with, or the wrapped key or the log ID was changed. It is
+	// never ErrTampered, too: that is for what a right key rejects.
+	ErrWrongKey = errors.New("encryption: the directory key cannot be unwrapped: wrong key")
 	// ErrTampered: authentication failed: what was read is not what was sealed
 	// under this key, at this place, with this associated data.
 	ErrTampered = errors.New("encryption: authentication failed")

@@ -8,7 +8,9 @@ import (
 // KeyWrapper wraps directory keys: with a master key (NewKeyWrapper), or in a
 // KMS. It has the shape of Tink's AEAD. Encrypt and Decrypt must not keep what
 // they are given, and return new memory, which the caller may overwrite. Decrypt
-// fails if the ciphertext or the associated data was changed.
+// fails if the ciphertext or the associated data was changed. If it can tell that it has
+// another key, it returns an error that is ErrWrongKey or ErrTampered; any other one is passed
+// on as it is: a KMS that cannot be asked is no wrong key.
 type KeyWrapper interface {
 	Encrypt(plaintext, associatedData []byte) ([]byte, error)
 	Decrypt(ciphertext, associatedData []byte) ([]byte, error)

@@ -50,7 +50,8 @@ var (
 	ErrKeyLength = encryption.ErrKeyLength
 	// ErrKeyRequired: the log is encrypted, and no key was given.
 	ErrKeyRequired = encryption.ErrKeyRequired
-	// ErrWrongKey: the log is encrypted with another key.
+	// ErrWrongKey: the log is encrypted with another key. It comes alone: never with ErrTampered,
+	// nor for a KeyWrapper that fails, whose error is wrapped as it is.
 	ErrWrongKey = encryption.ErrWrongKey
 	// ErrNotEncrypted: the log is not encrypted, but should be.
 	ErrNotEncrypted = errors.New("mmapwal: the log is not encrypted")

@@ -86,7 +86,7 @@ func TestKeyErrors(t *testing.T) {
 		{"no key", encrypted, func(*mmapwal.Options) {}, []error{mmapwal.ErrKeyRequired}},
 		{"wrong key", encrypted, testLogKeyed(testLogKey(32, 8)), []error{mmapwal.ErrWrongKey}},
 		{"shorter key", encrypted, testLogKeyed(testLogKey(16, 7)), []error{mmapwal.ErrWrongKey}},
-		{"wrong wrapper", encrypted, func(o *mmapwal.Options) { o.KeyWrapper = testLogKMS{fail: true} }, []error{mmapwal.ErrWrongKey, errTestLogKMS}},
+		{"wrong wrapper", encrypted, func(o *mmapwal.Options) { o.KeyWrapper = testLogKMS{fail: true} }, []error{errTestLogKMS}},
 		{"plain, though required", plain, func(o *mmapwal.Options) { testLogEncrypted(o); testLogRequired(o) }, []error{mmapwal.ErrNotEncrypted}},
 		{"required without a key", none, testLogRequired, []error{mmapwal.ErrInvalid}},
 		{"key and wrapper", none, func(o *mmapwal.Options) { testLogEncrypted(o); o.KeyWrapper = wrapper }, []error{mmapwal.ErrInvalid}},
@@ -104,6 +104,9 @@ func TestKeyErrors(t *testing.T) {
 				before := testLogDirState(t, c.dir)
 				_, err := mmapwal.Open(c.dir, testLogOptions(c.edit, func(o *mmapwal.Options) { o.ReadOnly = readOnly }))
 				testLogIs(t, err, c.want...)
+				if errors.Is(err, mmapwal.ErrTampered) || errors.Is(err, mmapwal.ErrCorrupt) || errors.Is(err, mmapwal.ErrWrongKey) && c.want[0] != mmapwal.ErrWrongKey {
+					t.Errorf("error %q says more than is known", err)
+				}
 				if errors.Is(err, mmapwal.ErrKeyLength) && !bytes.Contains([]byte(err.Error()), []byte("16, 24 or 32 bytes")) {
 					t.Errorf("error %q does not say which lengths are allowed", err)
 				}

@@ -172,8 +172,7 @@ func (b *backupRun) open() (*mmapwal.DiskStorage, error) {
 			return nil, fmt.Errorf("%s: %w: leave out --key-file", b.dir, mmapwal.ErrNotEncrypted)
 		}
 	}
-	wal, err := mmapwal.Open(b.dir, &mmapwal.Options{ReadOnly: true, KeyWrapper: b.flags.wrapper, Logger: slog.New(slog.DiscardHandler)})
-	return wal, err
+	return mmapwal.Open(b.dir, &mmapwal.Options{ReadOnly: true, KeyWrapper: b.flags.wrapper, Logger: slog.New(slog.DiscardHandler)})
 }
 
 // readManifest reads the manifest of a backup, and checks the backup; or a manifest

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"strings"
 	"syscall"
 
+	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/dgraph"
 	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
@@ -50,19 +50,7 @@ func failed(err error) error {
 	if f := (*failure)(nil); err == nil || errors.As(err, &f) {
 		return err // it says more by now
 	}
-	return &failure{err: withKeyHint(err)}
-}
-
-// withKeyHint says how a key is given, if it is a key that is missing or wrong.
-func withKeyHint(err error) error {
-	switch {
-	case strings.Contains(err.Error(), "--key-file"):
-	case errors.Is(err, mmapwal.ErrWrongKey), errors.Is(err, encryption.ErrWrongKey):
-		return fmt.Errorf("%w: the key in --key-file is not the one of this log: try those that there were", err)
-	case errors.Is(err, mmapwal.ErrKeyRequired), errors.Is(err, encryption.ErrKeyRequired):
-		return fmt.Errorf("%w: give it with --key-file", err)
-	}
-	return err
+	return &failure{err: err}
 }
 
 // found is the error of a command that was called rightly, and whose output has said what
@@ -78,6 +66,7 @@ func found(code int, err error) error {
 var noLook = []error{
 	fs.ErrNotExist, fs.ErrPermission, mmapwal.ErrLocked, vfs.ErrLocked, mmapwal.ErrUnsupported, mmapwal.ErrKeyRequired, mmapwal.ErrWrongKey, mmapwal.ErrKeyLength,
 	mmapwal.ErrNotEncrypted, encryption.ErrKeyRequired, encryption.ErrWrongKey, mmapwal.ErrForeign, mmapwal.ErrVersion,
+	dgraph.ErrKeyRequired, dgraph.ErrWrongKey, dgraph.ErrNotEncrypted,
 	syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOTDIR, syscall.EROFS,
 }
 
@@ -99,6 +88,21 @@ func codeOf(err error) int {
 		}
 	}
 	return exitFailed
+}
+
+// aboutKey adds to an error that a key is missing, or the wrong one, which one that was, and
+// where to give another.
+func aboutKey(cmd *cobra.Command, err error) error {
+	name, noFlag := cmd.Flags().GetString("key-file")
+	switch {
+	case noFlag != nil:
+		return err
+	case errors.Is(err, mmapwal.ErrWrongKey), errors.Is(err, dgraph.ErrWrongKey):
+		return fmt.Errorf("%w: it is not the key in %s; give the right one with --key-file: try those that there were", err, shown(name))
+	case errors.Is(err, mmapwal.ErrKeyRequired):
+		return fmt.Errorf("%w: give it with --key-file", err)
+	}
+	return err
 }
 
 // failureReport is what a command that failed says to programs.

@@ -63,6 +63,39 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
+// TestKeysOfTheTool: for each command a key that is missing, or the wrong one, is neither damage
+// nor an alarm; the message names the key file, or the flag.
+func TestKeysOfTheTool(t *testing.T) {
+	right, wrong := keyFile(t, strings.Repeat("r", 32)), keyFile(t, strings.Repeat("w", 32))
+	dir, in := closedLog(t, []byte(strings.Repeat("r", 32))), t.TempDir()
+	full, out := filepath.Join(in, "full"), filepath.Join(in, "out")
+	succeed(t, "backup", dir, full, "--key-file", right)
+	needs := [][]string{
+		{"dump", dir}, {"dump", dir, "--follow"}, {"repair", "--dry-run", dir}, {"repair", "--yes", dir}, {"backup", dir, out},
+		{"backup", dir, out, "--since", full}, {"restore", full, out}, {"rekey", dir, "--new-key-file", right}, {"export", "--to", "dgraph", dir, out},
+	}
+	looks := [][]string{{"info", dir}, {"verify", dir}, {"map", dir}} // without a key, too
+	for _, args := range append(needs, looks...) {
+		code, stdout, stderr := execute(append(args, "--key-file", wrong)...)
+		if all := stdout + stderr; code != exitNoLook || !strings.Contains(all, "it is not the key in "+wrong+"; give the right one with --key-file") ||
+			strings.Contains(all, "authentication failed") {
+			t.Errorf("%q with the wrong key: exit code %d:\n%s", args, code, all)
+		}
+	}
+	for _, args := range needs {
+		code, stdout, stderr := execute(args...)
+		if all := stdout + stderr; code != exitNoLook || strings.Count(all, "give it with --key-file") != 1 {
+			t.Errorf("%q without a key: exit code %d:\n%s", args, code, all)
+		}
+	}
+	for _, args := range looks {
+		expectParts(t, exitOK, args)
+	}
+	succeed(t, "verify", dir, "--key-file", right)
+	expectParts(t, exitUsage, []string{"verify", dir, "--key-file", keyFile(t, "short")}, "16, 24 or 32 bytes", "head -c 32 /dev/urandom > KEY")
+	expectParts(t, exitOK, []string{"rekey", "--help"}, "head -c 32 /dev/urandom > KEY", "umask 077", "openssl rand -out KEY 32")
+}
+
 // TestNextStep: verify says what to do next, and names repair where that helps.
 func TestNextStep(t *testing.T) {
 	dir := closedLog(t, nil)

@@ -155,8 +155,8 @@ func TestImportEncrypted(t *testing.T) {
 		key, says string
 		code      int
 	}{
-		{"", "give Dgraph's encryption key with --key-file", exitFailed},
-		{strings.Repeat("w", 32), "does not open KEYREGISTRY", exitFailed},
+		{"", "give Dgraph's encryption key with --key-file", exitNoLook},
+		{strings.Repeat("w", 32), "does not open KEYREGISTRY", exitNoLook},
 		{"short", "16, 24 or 32 bytes", exitUsage},
 	} {
 		args := []string{"import", "--from", "dgraph", src, dst}
@@ -251,7 +251,7 @@ func TestImportRefuses(t *testing.T) {
 		"DST is SRC":         {[]string{"--from", "dgraph", src, src}, exitUsage, "is not empty"},
 		"DST without parent": {[]string{"--from", "dgraph", src, filepath.Join(dst, "a", "b")}, exitUsage, "no such file"},
 		"no SRC":             {[]string{"--from", "dgraph", src + "x", dst}, exitNoLook, "no such file"},
-		"a key for nothing":  {[]string{"--from", "dgraph", src, dst, "--key-file", keyFile(t, strings.Repeat("k", 32))}, exitFailed, "leave out the key"},
+		"a key for nothing":  {[]string{"--from", "dgraph", src, dst, "--key-file", keyFile(t, strings.Repeat("k", 32))}, exitNoLook, "leave out the key"},
 		"a log of ours":      {[]string{"--from", "dgraph", log, dst}, exitFailed, "needs no import"},
 		"nothing":            {[]string{"--from", "dgraph", t.TempDir(), dst}, exitNoLook, "not a raftwal directory of Dgraph"},
 		"damage":             {[]string{"--from", "dgraph", damaged, dst}, exitFailed, "00001.wal, offset 1000"},

@@ -42,6 +42,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
+	err = aboutKey(cmd, err)
 	code := codeOf(err)
 	_, _ = fmt.Fprintf(stderr, "%s: %s\n", cmd.CommandPath(), printable(err.Error())) // there is nowhere else to say it
 	if code == exitUsage {

@@ -21,8 +21,12 @@ func newRekey() *cobra.Command {
 Only wal.meta is rewritten. If it is interrupted, at any point, either the old
 key opens the log or the new one; run it again.
 
-A key file holds a key of 16, 24 or 32 bytes as it is; one line break behind it
-is ignored.
+A key file holds a key of 16, 24 or 32 random bytes as it is; one line break behind it
+is ignored. This makes one that only you can read:
+
+  (umask 077; head -c 32 /dev/urandom > KEY)        or: openssl rand -out KEY 32
+
+Keep a copy of it where the log is not: without it nobody can read the log.
 
 Without --key-file the log must not be encrypted yet. Then what is stored from
 now on is; what is there stays as it is until compaction removes it.`,
@@ -67,7 +71,7 @@ func readKey(name string) ([]byte, error) {
 		}
 	}
 	if n := len(key); n != 16 && n != 24 && n != 32 {
-		return nil, fmt.Errorf("%s holds no key: a key has 16, 24 or 32 bytes, and no encoding like hex or Base64", name)
+		return nil, fmt.Errorf("%s holds no key: a key has 16, 24 or 32 bytes, and no encoding like hex or Base64; to make a new one: (umask 077; head -c 32 /dev/urandom > KEY)", shown(name))
 	}
 	return key, nil
 }
@@ -80,7 +84,7 @@ func rekey(out io.Writer, dir string, oldKey, newKey []byte) (err error) {
 		return err
 	}
 	if encrypted && oldKey == nil {
-		return fmt.Errorf("%s: %w: give the present one with --key-file", dir, mmapwal.ErrKeyRequired)
+		return fmt.Errorf("%s: %w", dir, mmapwal.ErrKeyRequired)
 	}
 	if !encrypted && oldKey != nil {
 		return fmt.Errorf("%s: %w: to encrypt it, leave out --key-file", dir, mmapwal.ErrNotEncrypted)
