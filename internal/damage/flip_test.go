@@ -73,6 +73,12 @@ func (v *variant) fellBackTo(hard [3]uint64, checkpoint uint64) bool {
 	return slices.ContainsFunc(v.log.Moments, func(m Moment) bool { return m.State.Hard == hard && m.State.Noted == checkpoint })
 }
 
+// fellBackWithTail: under NoSync what looks like a torn write is dropped with the hard states
+// that were stored behind it.
+func (v *variant) fellBackWithTail(r *Reading) bool {
+	return v.log.sync == mmapwal.NoSync && r.Last() < v.State.Last() && v.fellBackTo(r.Hard, r.Noted)
+}
+
 // outcome is what a damage does.
 type outcome int
 
@@ -219,7 +225,7 @@ func (f *flips) try(g region, at int64) (o outcome, wrong string) {
 		return unharmed, err.Error()
 	}
 	want := f.v.State.Clone()
-	if f.v.log.sync == mmapwal.NoSync && g.file == metaName && f.v.fellBackTo(r.Hard, r.Noted) {
+	if g.file == metaName && f.v.log.sync == mmapwal.NoSync && f.v.fellBackTo(r.Hard, r.Noted) || f.v.fellBackWithTail(r) {
 		want.Hard = r.Hard
 	}
 	if wrong := r.Wrong(want); wrong != "" {

@@ -218,7 +218,10 @@ func wrongLargeError(h harm, err error) string {
 
 // judge compares what was read with the log as it was, and as it was earlier.
 func (l *large) judge(r *Reading, stats mmapwal.Stats) (verdict, string) {
-	want := l.v.State
+	want := l.v.State.Clone()
+	if l.v.fellBackWithTail(r) {
+		want.Hard = r.Hard
+	}
 	if wrong := r.Wrong(want); wrong == "" {
 		switch {
 		case len(r.Errs) > 0 && r.Last() == want.Last():
