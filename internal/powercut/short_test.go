@@ -66,7 +66,7 @@ func TestPowerCutShort(t *testing.T) {
 		testShort(t, false, 1<<5, 20, minimum{750, 18_000, 100_000, 11_500})
 	})
 	t.Run("NoSync", func(t *testing.T) {
-		testShort(t, true, 1<<2, 6, minimum{500, 30_000, 100_000, 15_000})
+		testShort(t, true, 1<<2, 6, minimum{500, 15_000, 90_000, 13_000})
 	})
 }
 
