@@ -236,6 +236,9 @@ func (r *restore) publish() error {
 			names = append(names, info.Name)
 		}
 	}
+	if err := r.giveToOwner(append(names, metafile.Name)); err != nil {
+		return err
+	}
 	if err := r.announce(names); err != nil {
 		return err
 	}
@@ -254,6 +257,20 @@ func (r *restore) publish() error {
 	r.moved = nil // they are the log's
 	if err := r.fsys.SyncDir(r.dir); err != nil {
 		return fmt.Errorf("the log is complete, but a power cut may take it: %w", err)
+	}
+	return nil
+}
+
+// giveToOwner gives the files to the owner of a directory that was there before: who restores may
+// be somebody else than who uses the log.
+func (r *restore) giveToOwner(names []string) error {
+	if r.made || r.fsys != vfs.OS() {
+		return nil
+	}
+	for _, name := range names {
+		if err := vfs.GiveToOwner(filepath.Join(r.log, name), r.dir); err != nil {
+			return err
+		}
 	}
 	return nil
 }
