@@ -378,6 +378,8 @@ func testLogRefusedDirs() []testLogRefused {
 	const imports = "mmapwal import"
 	return []testLogRefused{
 		{"files of another program", testLogOnly("main.c", []byte("int main")), foreign, "main.c", ""},
+		{"a snapshot is all that is left", testLogOnly("0000000000000001-0000000000000005.snap", []byte("x")), foreign, "a log that was lost", ""},
+		{"what was set aside is all that is left", testLogOnly("00001.wal.corrupt", []byte("x")), foreign, "a log that was lost", ""},
 		{"wal.meta of another program", testLogOnly("wal.meta", []byte(strings.Repeat("hello", 4000))), foreign, "wal.meta", ""},
 		{"short wal.meta of another program", testLogOnly("wal.meta", []byte("hello")), foreign, "wal.meta", ""},
 		{"wal.meta of Dgraph", testLogOnly("wal.meta", testLogDgraphMeta(hardState, nil)), foreign, imports, ""},

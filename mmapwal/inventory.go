@@ -94,7 +94,13 @@ func (inv *inventory) mayCreate() error {
 	if len(inv.numbers) > 0 {
 		return corrupt.At(filepath.Join(inv.dir, metafile.Name), 0, missingMeta)
 	}
-	others := slices.Concat(inv.unknown, inv.snapshots, inv.setAside, inv.spares)
+	remains := slices.Concat(inv.snapshots, inv.setAside, inv.spares)
+	if others := slices.Concat(inv.unknown, remains); len(remains) > 0 {
+		return fmt.Errorf("%w: it has no wal.meta, but %s, as of a log that was lost: if that was this node's, restore a backup of the whole directory, "+
+			"or add the node to its group anew, under another id; a new log, which could vote twice, is for a new node, in an empty directory",
+			ErrForeign, strings.Join(others, ", "))
+	}
+	others := inv.unknown
 	if len(others) > 0 {
 		return fmt.Errorf("%w: it has no wal.meta, but %s; use an empty directory", ErrForeign, strings.Join(others, ", "))
 	}

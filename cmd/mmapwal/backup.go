@@ -230,7 +230,7 @@ func (b *backupRun) print(out io.Writer, m mmapwal.Manifest) error {
 	if m.Incremental() {
 		kind = "an increment"
 	}
-	_, err := fmt.Fprintf(out, "%s is %s of %s, %s: %s; checked\n", b.out, kind, b.dir, bytesText(b.size), describeManifest(&m))
+	_, err := fmt.Fprintf(out, "%s is %s of %s, %s: %s; checked\n", shown(b.out), kind, shown(b.dir), bytesText(b.size), describeManifest(&m))
 	return err
 }
 

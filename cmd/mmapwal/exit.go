@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/dgraph"
+	"github.com/seed-2fef92ad/raftwal/cmd/mmapwal/internal/etcd"
 	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"github.com/seed-2fef92ad/raftwal/mmapwal"
@@ -66,7 +67,7 @@ func found(code int, err error) error {
 var noLook = []error{
 	fs.ErrNotExist, fs.ErrPermission, mmapwal.ErrLocked, vfs.ErrLocked, mmapwal.ErrUnsupported, mmapwal.ErrKeyRequired, mmapwal.ErrWrongKey, mmapwal.ErrKeyLength,
 	mmapwal.ErrNotEncrypted, encryption.ErrKeyRequired, encryption.ErrWrongKey, mmapwal.ErrForeign, mmapwal.ErrVersion,
-	dgraph.ErrKeyRequired, dgraph.ErrWrongKey, dgraph.ErrNotEncrypted,
+	dgraph.ErrNotDgraph, dgraph.ErrKeyRequired, dgraph.ErrWrongKey, dgraph.ErrKeyLost, dgraph.ErrNotEncrypted, etcd.ErrNotEtcd,
 	syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOTDIR, syscall.EROFS,
 }
 

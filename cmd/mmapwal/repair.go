@@ -137,17 +137,17 @@ func (f *repairFlags) backupDir(dir string) (string, error) {
 func verdict(r *repair.Report) error {
 	switch {
 	case r.Refused != "" && r.Damaged:
-		return found(exitFailed, fmt.Errorf("%s cannot be repaired; nothing was changed: %s", r.Dir, r.Refused))
+		return found(exitFailed, fmt.Errorf("%s cannot be repaired; nothing was changed: %s", shown(r.Dir), r.Refused))
 	case r.Refused != "":
-		return found(exitDegraded, fmt.Errorf("%s is degraded, and cannot be repaired; nothing was changed: %s", r.Dir, r.Refused))
+		return found(exitDegraded, fmt.Errorf("%s is degraded, and cannot be repaired; nothing was changed: %s", shown(r.Dir), r.Refused))
 	case !r.Done && r.Damaged:
-		return found(exitFailed, fmt.Errorf("%s is damaged; nothing was changed", r.Dir))
+		return found(exitFailed, fmt.Errorf("%s is damaged; nothing was changed", shown(r.Dir)))
 	case !r.Done && r.Degraded:
-		return found(exitDegraded, fmt.Errorf("%s is degraded; nothing was changed", r.Dir))
+		return found(exitDegraded, fmt.Errorf("%s is degraded; nothing was changed", shown(r.Dir)))
 	case len(r.Remains) > 0:
-		return found(exitFailed, fmt.Errorf("%s: damage in %s remains", r.Dir, count(len(r.Remains), "place")))
+		return found(exitFailed, fmt.Errorf("%s: damage in %s remains", shown(r.Dir), count(len(r.Remains), "place")))
 	case r.Done && r.Loses():
-		return found(exitLost, fmt.Errorf("%s is repaired, and entries are lost, or may be: do not start the node as the member that it was", r.Dir))
+		return found(exitLost, fmt.Errorf("%s is repaired, and entries are lost, or may be: do not start the node as the member that it was", shown(r.Dir)))
 	}
 	return nil
 }
@@ -170,7 +170,7 @@ func (f *repairFlags) print(out io.Writer, r *repair.Report) error {
 func printRepair(out io.Writer, r *repair.Report) error {
 	var b strings.Builder
 	if !r.Needed {
-		fmt.Fprintf(&b, "%s: nothing to repair: entries %s\n", r.Dir, repairedText(r.Before))
+		fmt.Fprintf(&b, "%s: nothing to repair: entries %s\n", shown(r.Dir), repairedText(r.Before))
 	}
 	for _, file := range r.Files {
 		printRepairFile(&b, r, &file)
@@ -186,7 +186,7 @@ func printRepair(out io.Writer, r *repair.Report) error {
 	}
 	switch {
 	case r.Done:
-		fmt.Fprintf(&b, "the files as they were are in %s\n", r.Backup)
+		fmt.Fprintf(&b, "the files as they were are in %s\n", shown(r.Backup))
 	case len(r.Changed) > 0:
 		fmt.Fprintf(&b, "would be copied first: %s\n", strings.Join(r.Changed, ", "))
 	}

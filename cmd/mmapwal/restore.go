@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/seed-2fef92ad/raftwal/backup"
@@ -51,7 +52,7 @@ stores a node's ID. Without it the log gets its old one back.`,
 				m.RaftID = raftID
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is the log as it was at %s: %s; all of it was read and checked\n",
-				dir, m.Created.Format("2006-01-02 15:04:05 MST"), describeManifest(&m))
+				shown(dir), m.Created.Format("2006-01-02 15:04:05 MST"), describeManifest(&m))
 			return failed(err)
 		},
 	}
@@ -69,6 +70,9 @@ func restore(ctx context.Context, errs io.Writer, ins []string, dir string, opts
 	var total int64
 	for _, name := range ins {
 		f, err := os.Open(name)
+		if errors.Is(err, fs.ErrPermission) {
+			return m, failed(err)
+		}
 		if err != nil {
 			return m, err
 		}

@@ -25,6 +25,13 @@ func TestNamesForgeNothing(t *testing.T) {
 		}
 	}
 	expectParts(t, exitOK, []string{"info", dir}, strconv.Quote(evil)+"  unknown")
+	odd := filepath.Join(t.TempDir(), "log\nOK: no damage")
+	copyDir(t, dir, odd)
+	for _, args := range [][]string{{"verify", odd}, {"repair", odd, "--dry-run"}, {"backup", odd, odd + ".tar"}, {"restore", odd + ".tar", odd + "2"}} {
+		if _, out, errs := execute(args...); strings.Contains(out, "log\nOK: no damage") {
+			t.Errorf("%s %s: a directory's name forges a line:\n%s%s", args[0], strconv.Quote(odd), out, errs)
+		}
+	}
 	must(t, os.Remove(filepath.Join(dir, "wal.meta")))
 	if _, _, errs := execute("info", filepath.Join(dir, evil, "none")); strings.Contains(errs, "\x1b") {
 		t.Errorf("an error: %q", errs)
