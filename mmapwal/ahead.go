@@ -10,6 +10,7 @@ import (
 	"github.com/seed-2fef92ad/raftwal/internal/host"
 	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 	"github.com/seed-2fef92ad/raftwal/metafile"
+	"go.etcd.io/raft/v3/raftpb"
 )
 
 // ahead does in the background what a Save would have to wait for otherwise: it makes
@@ -199,6 +200,23 @@ func (d *DiskStorage) takeNext() *entryfile.File {
 	a.next, a.wish = nil, nil
 	d.nextWanted = false
 	return f
+}
+
+// takeNextFor is takeNext for the entries es. A file that is too small for the first of them is
+// removed: it would stay in the log without an entry.
+func (d *DiskStorage) takeNextFor(es []*raftpb.Entry) (*entryfile.File, error) {
+	f := d.takeNext()
+	if f == nil || len(es) == 0 {
+		return f, nil
+	}
+	if count, _ := f.Room(es); count > 0 {
+		return f, nil
+	}
+	if err := d.fsys.Remove(f.Path()); err != nil {
+		d.giveNext(f)
+		return nil, err
+	}
+	return nil, errors.Join(f.Release(), d.fsys.SyncDir(d.dir))
 }
 
 // prepared returns how many files are made to be the next.

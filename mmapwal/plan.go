@@ -63,11 +63,13 @@ func (d *DiskStorage) makeRoom(p *plan) error {
 }
 
 // addFile adds to p the file behind those it has, with room for as many of es as it
-// takes. That can be none, if the file was made ahead, and is too small.
+// takes.
 func (d *DiskStorage) addFile(p *plan, es []*raftpb.Entry) (count int, err error) {
 	var f *entryfile.File
 	if len(p.files) == 0 {
-		f = d.takeNext()
+		if f, err = d.takeNextFor(es); err != nil {
+			return 0, err
+		}
 	}
 	if f != nil {
 		p.files = append(p.files, f) // it is given back if there is no room

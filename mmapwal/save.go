@@ -247,6 +247,7 @@ func (d *DiskStorage) appendTail(es []*raftpb.Entry, direct int64) error {
 // rotate ends the tail, has it sealed, and puts the next file in its place.
 func (d *DiskStorage) rotate(p *plan) error {
 	if tail := d.tail; tail != nil {
+		full := !d.tailIsFresh() // else it was too small for the next entry
 		if err := tail.Terminate(); err != nil {
 			return err
 		}
@@ -256,7 +257,9 @@ func (d *DiskStorage) rotate(p *plan) error {
 		if err := d.retire(tail); err != nil {
 			return err
 		}
-		d.count.rotated()
+		if full {
+			d.count.rotated()
+		}
 	}
 	d.adopt(p)
 	d.publish()

@@ -196,7 +196,7 @@ func (d *DiskStorage) publishSegments() {
 			s.index = nil
 			d.files[k] = s
 		}
-		if s.file.End() > entryfile.DataStart {
+		if s.file.First() != 0 {
 			files++
 		}
 		if s.last >= s.first {
