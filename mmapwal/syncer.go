@@ -214,9 +214,14 @@ func (s *syncer) finishAll() {
 }
 
 // flush is what the flusher does: it syncs what SaveAsync waits for, or what BatchSync
-// bounds.
+// bounds. If it finds that done, by a Save or a Sync, or that it cannot be any more, the
+// done functions are to be told of it all the same.
 func (d *DiskStorage) flush() {
-	for ticket := d.wanted(); ticket > 0; ticket = d.wanted() {
+	ticket := d.wanted()
+	if ticket == 0 {
+		d.syncer.teller.Wake()
+	}
+	for ; ticket > 0; ticket = d.wanted() {
 		_ = d.await(ticket) // an error is sticky, and told by deliver
 		d.syncer.teller.Wake()
 	}
