@@ -112,6 +112,60 @@ func Example_rawNode() {
 	// Output: apply set x = 1
 }
 
+// A state machine that is durable by itself, as a database is, may have applied more than
+// the log knows as committed after a crash.
+func ExampleDiskStorage_InitialState() {
+	dir, remove := temporaryDir()
+	defer remove()
+	wal, err := mmapwal.Init(dir)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer wal.Close()
+	start := &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{ConfState: &raftpb.ConfState{Voters: []uint64{1}}}}
+	entries := []*raftpb.Entry{
+		{Index: new(uint64(1)), Term: new(uint64(1))}, {Index: new(uint64(2)), Term: new(uint64(1)), Data: []byte("x = 1")},
+	}
+	commit := &raftpb.HardState{Term: new(uint64(1)), Vote: new(uint64(1)), Commit: new(uint64(1))}
+	if err := wal.Save(commit, entries, start); err != nil {
+		log.Fatal(err)
+	}
+
+	applied := uint64(2) // what the database says of itself; the power failed before commit index 2 was on the disk
+	hard, _, err := wal.InitialState()
+	if err != nil {
+		log.Fatal(err)
+	}
+	node, err := raft.NewRawNode(&raft.Config{
+		ID: 1, Storage: wal, Applied: min(applied, hard.GetCommit()), // raft panics if it is beyond the commit index
+		ElectionTick: 10, HeartbeatTick: 1, MaxSizePerMsg: 1 << 20, MaxInflightMsgs: 256,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := node.Campaign(); err != nil {
+		log.Fatal(err)
+	}
+	for node.HasReady() {
+		ready := node.Ready()
+		if err := wal.Save(ready.HardState, ready.Entries, ready.Snapshot); err != nil {
+			log.Fatal(err)
+		}
+		for _, e := range ready.CommittedEntries {
+			if e.GetIndex() <= applied {
+				fmt.Println("applied before:", e.GetIndex())
+				continue
+			}
+			applied = e.GetIndex()
+			fmt.Println("applied now:", applied)
+		}
+		node.Advance(ready)
+	}
+	// Output:
+	// applied before: 2
+	// applied now: 3
+}
+
 // A snapshot lets go of the entries that it covers, and of their files.
 func ExampleDiskStorage_CreateSnapshot() {
 	dir, remove := temporaryDir()

@@ -34,6 +34,11 @@ func (d *DiskStorage) beginRead() (v view, err error) {
 // InitialState implements raft.Storage. The hard state, that of HardState, is nil if none
 // was ever saved; the conf state, that of the newest snapshot, is never nil. Both are the
 // caller's. ErrClosed.
+//
+// The commit index may be older than the last one that was saved, since it alone needs no
+// sync. A state machine that is durable by itself may have applied entries beyond it, and raft
+// panics if it is told so: raft.Config.Applied is to be the smaller of both. Raft then hands out
+// some entries again, which the state machine leaves out by their index.
 func (d *DiskStorage) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
 	v, err := d.beginRead()
 	if err != nil {
