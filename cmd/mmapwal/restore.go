@@ -21,7 +21,8 @@ func newRestore() *cobra.Command {
 		Short: "Make a log again from a backup and its increments",
 		Long: `restore makes a log in DIR from the backup IN, or from a full backup and the
 increments that build on it, in order. DIR must not exist, or be an empty directory, or
-the root of a new volume; it keeps its owner and mode. The log is written to
+the root of a new volume; it keeps its owner and mode, and root gives the files to that
+owner: make DIR first for a service with a user of its own. The log is written to
 DIR/.restoring, compared with the hashes in the backups, opened, closed cleanly, read
 again byte by byte, and only then moved to DIR: a restore that fails leaves DIR as it
 was. After one that was killed there is no log in DIR: run it again.
