@@ -89,7 +89,11 @@ func (s *scan) walk(from, limit int64, sum bool) error {
 				return err
 			}
 		}
-		if r, ok := entryfile.InspectRecord(s.mem, at, limit, s.header.Salt, sum); ok {
+		r, ok, err := s.recordAt(at, limit, sum)
+		if err != nil {
+			return err
+		}
+		if ok {
 			s.records = append(s.records, r)
 			if r.Ends && !s.header.Sealed {
 				return nil
@@ -109,6 +113,19 @@ func (s *scan) walk(from, limit int64, sum bool) error {
 		at = next
 	}
 	return nil
+}
+
+// recordAt reads the record at an offset, if one is there. It looks into no hole: memory that
+// maps one cannot be read on a tmpfs that is full.
+func (s *scan) recordAt(at, limit int64, sum bool) (r entryfile.Record, ok bool, err error) {
+	if left := page.Size - at%page.Size; left == page.Size || left < entryfile.RecordHeaderBytes {
+		start, end, err := s.raw.Data(at)
+		if err != nil || start > at || start == end || end-at < entryfile.RecordHeaderBytes && isZero(s.mem[at:end]) {
+			return r, false, err
+		}
+	}
+	r, ok = entryfile.InspectRecord(s.mem, at, limit, s.header.Salt, sum)
+	return r, ok, nil
 }
 
 // search returns the offset of the next whole record; limit if there is none.
@@ -132,6 +149,9 @@ func (s *scan) search(from, limit int64) (int64, error) {
 			if pos%page.Size == 0 && end-pos >= page.Size && isZero(s.mem[pos:pos+page.Size]) {
 				pos += page.Size - entryfile.RecordHeaderBytes // a header may begin in its last bytes
 				continue
+			}
+			if end-pos < entryfile.RecordHeaderBytes && isZero(s.mem[pos:end]) {
+				continue // a hole follows, which reads as zeros, too, if at all: see recordAt
 			}
 			sums := func() (*page.Sums, error) { return s.sumsFrom(from, limit) }
 			if _, ok, err := entryfile.InspectRecordBy(sums, s.mem, pos, limit, s.header.Salt); err != nil || ok {
