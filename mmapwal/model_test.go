@@ -116,7 +116,8 @@ type machine struct {
 	disk *mmapwal.DiskStorage
 	mem  *raft.MemoryStorage
 
-	blank map[*raftpb.Entry]bool // entries of mem whose data was cleared
+	blank   map[*raftpb.Entry]bool // entries of mem whose data was cleared
+	cleared uint64                 // the last clear was of entries below it
 
 	term       uint64 // the highest used so far
 	checkpoint uint64
@@ -690,6 +691,7 @@ func (m *machine) clear() {
 	}
 	m.must(m.mem.Append(es))
 	m.must(m.disk.TruncateEntriesUntil(below))
+	m.cleared = below
 }
 
 func (m *machine) saveMeta() {
@@ -784,6 +786,10 @@ func (m *machine) compare() {
 		m.compareEntries(lo, min(m.between(lo, last+1), lo+64))
 	}
 	m.compareEntries(max(first, last-min(last, 20)), last+1)
+	if c := m.cleared; c > first && c <= last {
+		m.compareRange(c-1, c, math.MaxUint64) // the last that was cleared, and the first that was not
+		m.compareRange(c, c+1, math.MaxUint64)
+	}
 	if m.step%16 == 0 {
 		m.compareAll()
 	}

@@ -118,7 +118,7 @@ var mutations = []mutation{
 	{"a file that is used again is not synced before it gets its name", []edit{{"entryfile/ready.go",
 		"\tif err := f.file.Sync(); err != nil {\n\t\treturn nil, err\n\t}\n", ""}}},
 	{"a file that is used again is not cleared", []edit{{"entryfile/ready.go",
-		"\treturn f.makeHeader() // zero", "\treturn f.storeHeader(nil) // zero"}}},
+		"\treturn f.makeHeader() // zero", "\treturn f.storeHeader(f.file, nil) // zero"}}},
 	{"a failed sync is tried again", []edit{{"entryfile/file.go",
 		"\tif err := m.Sync(off, n)",
 		"\terr = m.Sync(off, n)\n\tif err != nil {\n\t\terr = m.Sync(off, n)\n\t}\n\tif err := err"}}},
