@@ -10,23 +10,17 @@ import (
 )
 
 // KeepOwner gives the file at path the owner, the group and the mode of the one at like, if
-// the process may; both are files of OS.
+// the process may, durably; both are files of OS.
 func KeepOwner(path, like string) error {
 	is, want, err := owners(path, like)
 	if err != nil {
 		return err
 	}
-	if err := giveTo(path, &is, &want); err != nil {
-		return err
-	}
-	if is.Mode&0o777 == want.Mode&0o777 {
-		return nil
-	}
-	return os.Chmod(path, fs.FileMode(want.Mode&0o777))
+	return change(path, &is, &want, modeOf(&want))
 }
 
-// GiveToOwner gives the file at path the owner and the group of dir, if the process may; both are
-// files of OS, and links to dir are followed.
+// GiveToOwner gives the file at path the owner and the group of dir, if the process may,
+// durably; both are files of OS, and links to dir are followed.
 func GiveToOwner(path, dir string) error {
 	real, err := filepath.EvalSymlinks(dir)
 	if err != nil {
@@ -36,7 +30,7 @@ func GiveToOwner(path, dir string) error {
 	if err != nil {
 		return err
 	}
-	return giveTo(path, &is, &want)
+	return change(path, &is, &want, modeOf(&is))
 }
 
 func owners(path, like string) (is, want unix.Stat_t, err error) {
@@ -49,12 +43,26 @@ func owners(path, like string) (is, want unix.Stat_t, err error) {
 	return is, want, nil
 }
 
-func giveTo(path string, is, want *unix.Stat_t) error {
-	if is.Uid == want.Uid && is.Gid == want.Gid {
+func modeOf(s *unix.Stat_t) fs.FileMode { return fs.FileMode(s.Mode) & fs.ModePerm }
+
+// change gives a file another owner and mode, unless it has them.
+func change(path string, is, want *unix.Stat_t, mode fs.FileMode) (err error) {
+	owned := is.Uid == want.Uid && is.Gid == want.Gid
+	if owned && modeOf(is) == mode {
 		return nil
 	}
-	if err := os.Lchown(path, int(want.Uid), int(want.Gid)); err != nil && !errors.Is(err, fs.ErrPermission) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
 		return err
 	}
-	return nil
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if !owned {
+		if err := f.Chown(int(want.Uid), int(want.Gid)); err != nil && !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+	}
+	if err := f.Chmod(mode); err != nil {
+		return err
+	}
+	return f.Sync()
 }
