@@ -48,6 +48,9 @@ make it, and to restore it.`,
 			}
 			m, err := b.run(cmd.Context())
 			if err != nil {
+				if errors.Is(err, mmapwal.ErrCorrupt) && since == "" {
+					err = fmt.Errorf("%w: of a damaged log there is no backup; `mmapwal verify %s` says what to do", err, shown(args[0]))
+				}
 				return failed(err)
 			}
 			if f.json {

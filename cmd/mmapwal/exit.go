@@ -83,6 +83,9 @@ func codeOf(err error) int {
 	if errors.Is(err, mmapwal.ErrCorrupt) {
 		return exitFailed
 	}
+	if not := (*vfs.NotRegularError)(nil); errors.As(err, &not) {
+		return exitNoLook
+	}
 	for _, e := range noLook {
 		if errors.Is(err, e) {
 			return exitNoLook

@@ -116,12 +116,16 @@ func TestNextStep(t *testing.T) {
 func TestNextStepOfRepair(t *testing.T) {
 	dir := closedLog(t, nil)
 	flipByte(t, dir, "00001.wal", 32)
+	expectParts(t, exitOK, []string{"backup", dir, dir + ".tar"}, "a full backup") // slots are made anew
 	_, out, _ := execute("repair", "--dry-run", dir)
 	if !strings.Contains(out, "next: repair it, with --yes: nothing that counts gets lost; then start the node") {
 		t.Error(out)
 	}
 	expectParts(t, exitOK, []string{"repair", "--yes", dir}, "next: nothing that counts is lost: start the node")
 	flipByte(t, dir, "00001.wal", recordOf(t, dir, 6)+40)
+	if _, _, errs := execute("backup", dir, dir+".tar2"); !strings.Contains(errs, "`mmapwal verify "+dir+"` says what to do") {
+		t.Error(errs)
+	}
 	expectParts(t, exitFailed, []string{"repair", "--dry-run", dir}, "next: look for intact copies of the damaged files", "do not start the node as the member that it was")
 	_, out, _ = execute("repair", "--yes", dir)
 	if strings.Contains(out, "look for intact copies") || !strings.Contains(out, "next: the node may have acknowledged what is lost") {
@@ -157,6 +161,29 @@ func TestLostCommit(t *testing.T) {
 	_, out, _ := execute("verify", dir)
 	if strings.Contains(out, "nothing to do") || !strings.Contains(out, "must not start without them") {
 		t.Error(out)
+	}
+}
+
+// TestLinkInPlaceOfAFile: the file may be where the link leads. No repair that would lose what it
+// holds is offered.
+func TestLinkInPlaceOfAFile(t *testing.T) {
+	dir, elsewhere := closedLog(t, nil), filepath.Join(t.TempDir(), "00001.wal")
+	must(t, os.Rename(filepath.Join(dir, "00001.wal"), elsewhere))
+	must(t, os.Symlink(elsewhere, filepath.Join(dir, "00001.wal")))
+	expectParts(t, exitFailed, []string{"verify", dir}, "this is a symbolic link", "put the file itself here", "next: no repair heals all of this")
+	for _, how := range []string{"--dry-run", "--yes"} {
+		expectParts(t, exitFailed, []string{"repair", dir, how}, "cannot be repaired; nothing was changed", "next: if it is a link, put the file itself here")
+	}
+	must(t, os.Rename(elsewhere, filepath.Join(dir, "00001.wal")))
+	verified(t, exitOK, dir)
+	must(t, os.Mkdir(filepath.Join(dir, "00009.wal"), 0o700))
+	expectParts(t, exitOK, []string{"verify", dir}, "a directory under the name of an entry file")
+	must(t, os.Rename(filepath.Join(dir, "wal.meta"), elsewhere))
+	must(t, os.Symlink(elsewhere, filepath.Join(dir, "wal.meta")))
+	for _, c := range []string{"verify", "info", "dump"} {
+		if code, _, errs := execute(c, dir); code != exitNoLook || !strings.Contains(errs, "a symbolic link") {
+			t.Errorf("%s: exit code %d: %s", c, code, errs)
+		}
 	}
 }
 

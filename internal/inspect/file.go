@@ -172,7 +172,9 @@ func (l *Log) scanFile(f *File, behind later) (*scan, error) {
 	}
 	if err != nil {
 		s.foreign = true
-		s.add(Problem{Severity: Damage, Kind: KindUnread, What: err.Error(), Heal: healFile})
+		p := Problem{Severity: Damage, Heal: healFile}
+		p.unread(err)
+		s.add(p)
 	}
 	return s, nil
 }
@@ -330,9 +332,10 @@ func (s *scan) unlock(headers [2]entryfile.Header, errs [2]error) {
 func (s *scan) checkHeader() {
 	h, m := &s.header, &s.log.meta
 	s.file.Sealed, s.file.Encrypted, s.file.Reused = h.Sealed, len(h.WrappedKey) > 0, h.Reused
+	heal := healFile
 	alien := func(what string, args ...any) {
 		s.foreign = true
-		s.add(Problem{Severity: Damage, Kind: KindForeign, Offset: s.head, What: fmt.Sprintf(what, args...), Heal: healFile})
+		s.add(Problem{Severity: Damage, Kind: KindForeign, Offset: s.head, What: fmt.Sprintf(what, args...), Heal: heal})
 	}
 	known := s.log.Meta != nil
 	switch {
@@ -343,6 +346,7 @@ func (s *scan) checkHeader() {
 	case known && h.Number == m.Durable.File && h.Salt != m.Durable.Salt:
 		alien("not the file that was written, but another of its number: it is of another copy of the log")
 	case known && m.Clean && h.Number > m.Durable.File:
+		heal = healTime
 		alien("the log was closed cleanly without this file: it is of another time")
 	}
 	switch {

@@ -95,6 +95,9 @@ func (l *Log) addOther(info vfs.Info) {
 		p.Heal = "remove it when what it holds is not needed any more"
 	case RoleUnknown:
 		p.Kind, p.What, p.Heal = KindUnknown, "no file of this log", "nothing to do: the log does not touch it"
+		if _, is := entryfile.ParseName(o.Name); is {
+			p.What, p.Heal = "a directory under the name of an entry file", "move it away: the log cannot make the file of that name"
+		}
 	default:
 		return
 	}

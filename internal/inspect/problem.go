@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/seed-2fef92ad/raftwal/internal/corrupt"
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 )
 
 // Severity tells damage from what a crash may leave, or is harmless otherwise.
@@ -50,6 +51,7 @@ const (
 	KindSlots     = "slots"
 	KindTampered  = "tampered"
 	KindSnapshot  = "snapshot"
+	KindNotFile   = "no-file"    // something else is in the place of an entry file: a link, a FIFO
 	KindUnread    = "unreadable" // the system cannot read it
 	KindRefused   = "refused"    // by Open, for a reason not found here
 	KindUnclean   = "unclean"    // the log was not closed
@@ -67,6 +69,8 @@ const (
 	healEntries  = "restore the file from a backup of the same time; without one, `mmapwal repair` keeps what lies in front of the damage, and says what is lost"
 	healDead     = "nothing that counts is lost: `mmapwal repair` writes the file anew without it"
 	healRebuilt  = "nothing is lost: it is rebuilt from the records; `mmapwal repair` writes it anew, and so does opening and closing the log"
+	healTime     = "either this file or wal.meta is from another time: put back the one that belongs to the others; without it, `mmapwal repair` keeps what can be kept, and says what is lost"
+	healNotFile  = "if it is a link, put the file itself here; if it is not the log's, move it away: no repair decides that"
 	healPage     = "nothing is lost: the other copy counts; opening the log for writing heals it, and so does `mmapwal repair`"
 	healHeader   = "nothing is lost: the other page counts; `mmapwal repair` writes both anew, and so does the next change of the file's state"
 	healFile     = "restore the file from a backup of the same time; without one, `mmapwal repair` keeps what can be kept, and says what is lost"
@@ -83,6 +87,14 @@ const (
 
 func (p *Problem) place() string { return fmt.Sprintf("%s %s %d", p.Kind, p.File, p.Offset) }
 
+// unread says why the system does not read a file.
+func (p *Problem) unread(err error) {
+	p.Kind, p.What = KindUnread, err.Error()
+	if not := (*vfs.NotRegularError)(nil); errors.As(err, &not) {
+		p.Kind, p.What, p.Heal = KindNotFile, "this is "+not.Kind+", and no regular file", healNotFile
+	}
+}
+
 // add notes a problem.
 func (l *Log) add(p Problem) { l.Problems = append(l.Problems, p) }
 
@@ -92,7 +104,7 @@ func (l *Log) addError(kind, file, heal string, err error) {
 	if where := (*corrupt.Error)(nil); errors.As(err, &where) {
 		p.Offset, p.First, p.Last, p.What = where.Offset, where.First, where.Last, where.Reason
 	} else {
-		p.Kind = KindUnread
+		p.unread(err)
 	}
 	l.add(p)
 }
@@ -112,7 +124,9 @@ func (l *Log) Count(s Severity) (n int) {
 
 // Repairable reports whether a repair is for some of what is wrong.
 func (l *Log) Repairable() bool {
-	beyond := func(p Problem) bool { return p.Severity == Damage && (p.Heal == healNode || p.Kind == KindName) }
+	beyond := func(p Problem) bool {
+		return p.Severity == Damage && (p.Heal == healNode || p.Kind == KindName || p.Kind == KindNotFile)
+	}
 	return !slices.ContainsFunc(l.Problems, beyond) &&
 		slices.ContainsFunc(l.Problems, func(p Problem) bool { return p.Severity != Note && p.Kind != KindSnapshot })
 }

@@ -145,6 +145,11 @@ func repairable(l *inspect.Log) func(p inspect.Problem) bool {
 
 // rehearse does the repair in memory, and reports it.
 func (p *Plan) rehearse(ctx context.Context) (err error) {
+	if k := slices.IndexFunc(p.before.Problems, func(q inspect.Problem) bool { return q.Kind == inspect.KindNotFile }); k >= 0 {
+		p.refuse(fmt.Errorf("%s is no regular file, and what belongs there may be elsewhere", p.before.Problems[k].File))
+		p.Report.Next = p.before.Problems[k].Heal
+		return nil
+	}
 	stage, err := rehearse(p.o.Host.FS, p.work.dir)
 	if err != nil {
 		return err

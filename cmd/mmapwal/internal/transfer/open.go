@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"syscall"
+
+	"github.com/seed-2fef92ad/raftwal/internal/vfs"
 )
 
 // OpenFile opens a regular file of another program for reading. It does not wait for who writes
@@ -17,12 +19,22 @@ func OpenFile(path string) (*os.File, error) {
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is no regular file: put the file itself there", path)
+		err = fmt.Errorf("open %s: %w", path, &vfs.NotRegularError{Kind: kindOf(info.Mode())})
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+func kindOf(mode os.FileMode) string {
+	switch {
+	case mode.IsDir():
+		return "a directory"
+	case mode&os.ModeNamedPipe != 0:
+		return "a FIFO"
+	}
+	return "a device"
 }
 
 // ReadFile reads all of a regular file.
