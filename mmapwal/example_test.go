@@ -80,8 +80,13 @@ func Example_rawNode() {
 			log.Fatal(err)
 		}
 	}
+	snap, err := wal.Snapshot() // the state machine is restored from it
+	if err != nil {
+		log.Fatal(err)
+	}
 	node, err := raft.NewRawNode(&raft.Config{
-		ID: 1, Storage: wal, ElectionTick: 10, HeartbeatTick: 1, MaxSizePerMsg: 1 << 20, MaxInflightMsgs: 256,
+		ID: 1, Storage: wal, Applied: snap.GetMetadata().GetIndex(),
+		ElectionTick: 10, HeartbeatTick: 1, MaxSizePerMsg: 1 << 20, MaxInflightMsgs: 256,
 		Logger: &raft.DefaultLogger{Logger: log.New(io.Discard, "", 0)},
 	})
 	if err != nil {
@@ -132,12 +137,12 @@ func ExampleDiskStorage_InitialState() {
 	}
 
 	applied := uint64(2) // what the database says of itself; the power failed before commit index 2 was on the disk
-	hard, _, err := wal.InitialState()
+	snap, err := wal.Snapshot()
 	if err != nil {
 		log.Fatal(err)
 	}
 	node, err := raft.NewRawNode(&raft.Config{
-		ID: 1, Storage: wal, Applied: min(applied, hard.GetCommit()), // raft panics if it is beyond the commit index
+		ID: 1, Storage: wal, Applied: snap.GetMetadata().GetIndex(), // not applied: raft panics beyond the commit index
 		ElectionTick: 10, HeartbeatTick: 1, MaxSizePerMsg: 1 << 20, MaxInflightMsgs: 256,
 	})
 	if err != nil {
@@ -152,6 +157,7 @@ func ExampleDiskStorage_InitialState() {
 			log.Fatal(err)
 		}
 		for _, e := range ready.CommittedEntries {
+			// A conf change goes to node.ApplyConfChange, applied before or not.
 			if e.GetIndex() <= applied {
 				fmt.Println("applied before:", e.GetIndex())
 				continue
@@ -162,6 +168,7 @@ func ExampleDiskStorage_InitialState() {
 		node.Advance(ready)
 	}
 	// Output:
+	// applied before: 1
 	// applied before: 2
 	// applied now: 3
 }

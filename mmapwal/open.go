@@ -31,9 +31,9 @@ func InitEncrypted(dir string, key []byte) (*DiskStorage, error) {
 }
 
 // Open opens the log in dir, or makes a new one there (directory 0700, files
-// 0600) if dir is empty or missing: once in the life of a node. Later starts should not, but
-// fail (Options.MustExist): a log that was lost, or whose volume is not mounted, would be
-// replaced by a blank one. nil options are the default ones: HardSync.
+// 0600) if dir is empty or missing. Do that once in the life of a node: at every later start
+// set Options.MustExist, or a log that was lost, or whose volume is not mounted, is replaced by
+// a blank one. nil options are the default ones: HardSync.
 //
 // The log stays in the directory that dir leads to now, wherever that is moved, and wherever
 // the process goes; dir may be a link, or lead through one. What is no regular file under
@@ -44,17 +44,16 @@ func InitEncrypted(dir string, key []byte) (*DiskStorage, error) {
 // goes on in a new file. The old one is sealed in the background: if that fails, the
 // log takes no more writes (ErrPoisoned). Open takes a time that grows with the number
 // of files, not of entries; only files that were not sealed are read. After an unclean stop
-// each file is synced, which is quick if the disk has it. So it is, before the first
-// write, of a log that was closed, but is a copy now, or has a file that was put back. The commit index
-// of the hard state is put between the snapshot's index and LastIndex, where raft
-// wants it.
+// each file is synced, which is quick if the disk has it. A log that was closed, and is a copy
+// now, or has a file that was put back, is synced so before the first write. The commit index
+// of the hard state is put between the snapshot's index and LastIndex, where raft wants it.
 //
 // Errors: ErrLocked if another owner has it open; ErrCorrupt with a
 // *CorruptError if promised data is damaged; ErrForeign for a directory of
 // Dgraph's or another program's; ErrVersion; ErrInvalid for options out of
 // range; ErrUnsupported for a file system without locks; ErrNoSpace; what the
-// operating system answers, fs.ErrNotExist for ReadOnly and MustExist among it. Files are
-// changed only if Open succeeds or the disk fails.
+// operating system answers; fs.ErrNotExist if there is no log, under ReadOnly and MustExist.
+// Files are changed only if Open succeeds or the disk fails.
 func Open(dir string, opts *Options) (*DiskStorage, error) {
 	o, err := opts.withDefaults()
 	if err != nil {

@@ -37,8 +37,14 @@ func (d *DiskStorage) beginRead() (v view, err error) {
 //
 // The commit index may be older than the last one that was saved, since it alone needs no
 // sync. A state machine that is durable by itself may have applied entries beyond it, and raft
-// panics if it is told so: raft.Config.Applied is to be the smaller of both. Raft then hands out
-// some entries again, which the state machine leaves out by their index.
+// panics if it is told so.
+//
+// Set raft.Config.Applied to the index of the newest snapshot, at every start. Raft then hands
+// out all that is committed behind it. A state machine that has applied some of these entries
+// leaves them out by their index, but for conf changes: they go to ApplyConfChange again, since
+// the conf state is that of the snapshot. With a larger Applied the node would count votes by the
+// members of then. With 0, raft begins at FirstIndex: where RetainEntries keeps entries below the
+// snapshot, it hands them out again, and panics if TruncateEntriesUntil has cleared them.
 func (d *DiskStorage) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
 	v, err := d.beginRead()
 	if err != nil {

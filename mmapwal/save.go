@@ -55,18 +55,17 @@ func (d *DiskStorage) wait(ticket uint64) error {
 }
 
 // SaveAsync is Save that returns once all is stored in memory, where reads see it, the
-// hard state included, and
-// calls done when it is durable under the sync policy: under HardSync when it is on
-// the disk, which many of them share one sync for; under BatchSync and NoSync soon.
-// So it serves raft's AsyncStorageWrites. A snapshot, and a changed term or vote, are
-// on the disk when SaveAsync returns.
+// hard state included, and calls done when it is durable under the sync policy: under
+// HardSync when it is on the disk, for which many of them share one sync; under BatchSync
+// and NoSync soon. So it serves raft's AsyncStorageWrites. A snapshot, and a changed term
+// or vote, are on the disk when SaveAsync returns.
 //
 // The done functions are called one after another, in the order of their Saves, each
 // with what Save would have returned; nil is a done that nobody waits for. When one
 // Save fails, all Saves fail likewise, and change nothing, until its done function and
 // those of the ones queued behind it have returned. A done function holds up those
-// behind it, but no sync: their Saves are durable meanwhile. It may call SaveAsync and all that reads, but not Save, Close, or what
-// else writes: those may wait for it.
+// behind it, but no sync: their Saves become durable meanwhile. It may call SaveAsync and all
+// that reads, but not Save, Close, or what else writes: those may wait for it.
 //
 // SaveAsync waits while Options.MaxUnsyncedBytes are not on the disk.
 func (d *DiskStorage) SaveAsync(h *raftpb.HardState, es []*raftpb.Entry, snap *raftpb.Snapshot, done func(error)) {

@@ -13,15 +13,16 @@ import (
 )
 
 // CreateSnapshot stores data as the snapshot of the state machine at entry i,
-// with the conf state cs, or the one of the previous snapshot if cs is nil; and
-// compacts: FirstIndex becomes i+1-RetainEntries, unless it is beyond that
-// already. The snapshot is durable before any file is removed, under every sync
-// policy. data belongs to the caller again once CreateSnapshot returns. Data of 2,000 bytes
-// and more is written to a file, synced, while Saves go on.
+// with the conf state cs, what raft's ApplyConfChange returned last up to i; nil is that of the
+// previous snapshot, if no conf change was applied since. It also compacts: FirstIndex becomes
+// i+1-RetainEntries, unless it is beyond that already. The snapshot is durable before any file
+// is removed, under every sync policy. data belongs to the caller again once CreateSnapshot
+// returns. Data of 2,000 bytes and more is written to a file, synced, while Saves go on.
 //
 // Errors: raft.ErrSnapOutOfDate if i is not beyond the present snapshot;
 // ErrInvalid and raft.ErrUnavailable if it is beyond LastIndex; ErrNoSpace, only
-// if the snapshot, conf state included, has 2,000 bytes and more; ErrPoisoned, ErrClosed, ErrReadOnly.
+// if the snapshot, conf state included, has 2,000 bytes and more; ErrPoisoned, ErrClosed,
+// ErrReadOnly.
 func (d *DiskStorage) CreateSnapshot(i uint64, cs *raftpb.ConfState, data []byte) error {
 	var w written
 	if len(data) >= metafile.MaxInlineSnapshot {

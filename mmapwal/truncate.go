@@ -10,14 +10,14 @@ import (
 // TruncateEntriesUntil clears the data of the normal entries with an index below
 // lastIdx, for good. The snapshot must cover them: it is for entries that RetainEntries keeps
 // for their terms. Term still answers for them, also after a crash; Entries returns
-// raft.ErrCompacted, upon which raft sends the snapshot. Conf changes keep their data. FirstIndex stays.
-// The disk blocks of sealed files are given back where the file system can; those of the file that is being
-// appended to, when it is compacted. It is durable on return, under every sync
-// policy. An entry that is written anew below lastIdx has its data.
+// raft.ErrCompacted, upon which raft sends the snapshot. So raft must not start below it: see
+// InitialState. Conf changes keep their data. FirstIndex stays. The disk blocks of sealed files
+// are given back where the file system can; those of the file that is being appended to, when it
+// is compacted. It is durable on return, under every sync policy. An entry that is written anew
+// below lastIdx has its data.
 //
 // Errors: ErrInvalid if lastIdx is beyond the snapshot's index + 1; ErrNoSpace, only if the log
-// was copied with holes; ErrPoisoned, ErrClosed,
-// ErrReadOnly, *CorruptError, ErrFault.
+// was copied with holes; ErrPoisoned, ErrClosed, ErrReadOnly, *CorruptError, ErrFault.
 func (d *DiskStorage) TruncateEntriesUntil(lastIdx uint64) error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
