@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 
 	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/entryfile"
@@ -101,8 +102,8 @@ type restore struct {
 }
 
 func (r *restore) run(dir string, backups []io.Reader) (err error) {
-	if dir == "" || len(backups) == 0 {
-		return fmt.Errorf("%w: a directory and at least one backup are needed", mmapwal.ErrInvalid)
+	if dir == "" || len(backups) == 0 || r.ctx == nil || slices.Contains(backups, nil) {
+		return fmt.Errorf("%w: a context, a directory, and at least one backup are needed; none may be nil", mmapwal.ErrInvalid)
 	}
 	defer func() { err = r.leave(err) }()
 	if err := r.occupy(); err != nil {

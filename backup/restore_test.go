@@ -78,6 +78,9 @@ func TestChains(t *testing.T) {
 		refused(t, name, nil, backup.ErrChain, chain...)
 	}
 	refused(t, "nothing", nil, mmapwal.ErrInvalid)
+	if _, err := backup.Restore(t.Context(), t.TempDir(), nil, nil); !errors.Is(err, mmapwal.ErrInvalid) {
+		t.Errorf("a backup that is nil: %v", err)
+	}
 	refused(t, "damage in the middle", nil, backup.ErrDamaged, first, second[:3000], third)
 	same(t, "chain of 3", restored(t, nil, first, second, third), content(t, d))
 }

@@ -64,6 +64,9 @@ func (d *DiskStorage) BackupSince(ctx context.Context, w io.Writer, parent Manif
 }
 
 func (d *DiskStorage) backup(ctx context.Context, w io.Writer, parent *Manifest) (m Manifest, err error) {
+	if ctx == nil || w == nil {
+		return m, invalidf("Backup: the context or the writer is nil")
+	}
 	c, err := d.cut()
 	if err != nil {
 		return m, fmt.Errorf("mmapwal: back up %q: %w", d.dir, d.explain(err))

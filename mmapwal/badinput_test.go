@@ -1,6 +1,7 @@
 package mmapwal_test
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"math"
@@ -98,6 +99,8 @@ func testLogBadSnapshots() []testLogBad {
 		{"new snapshot beside a gap", save(testLogSnapshot(40, 4, large), testLogEntry(42, 4, 10)), []error{mmapwal.ErrInvalid}},
 		{"new snapshot beside a falling term", save(testLogSnapshot(40, 4, large), testLogEntry(41, 3, 10)), []error{mmapwal.ErrInvalid}},
 		{"snapshot of the highest index", save(testLogSnapshot(math.MaxUint64, 4, nil)), []error{mmapwal.ErrInvalid}},
+		{"snapshot of term 0", save(testLogSnapshot(40, 0, nil)), []error{mmapwal.ErrInvalid}},
+		{"backup to nil", func(d *mmapwal.DiskStorage) error { _, err := d.Backup(context.Background(), nil); return err }, []error{mmapwal.ErrInvalid}},
 		{"snapshot of too many members", save(testLogSnapshotOf(40, 4, members)), []error{mmapwal.ErrInvalid}},
 		{"large snapshot of too many members", save(crowded), []error{mmapwal.ErrInvalid}},
 		{"create too many members", create(20, &raftpb.ConfState{Voters: members}), []error{mmapwal.ErrInvalid}},

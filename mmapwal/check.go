@@ -19,6 +19,9 @@ func (d *DiskStorage) check(p *plan, es []*raftpb.Entry, snap *raftpb.Snapshot) 
 		if at.Index == math.MaxUint64 {
 			return invalidf("the snapshot has the highest index there is; nothing could follow it")
 		}
+		if at.Index > 0 && at.Term == 0 {
+			return invalidf("the snapshot at %d has term 0; terms start at 1", at.Index)
+		}
 		begun := v.last > 0 || v.hard.Stored
 		if at.Index <= v.meta.Snapshot.Index && begun {
 			return outOfDate(at.Index, v.meta.Snapshot.Index)
