@@ -87,6 +87,8 @@ func (d *DiskStorage) lookAhead(bytes int64) {
 	if tail.Outrun() && d.readyBytes < maxAhead {
 		d.readyBytes *= 2
 	}
+	// What failed is tried again when the writer has come further, a wish for the next file
+	// that was not fulfilled among it.
 	a := &d.ahead
 	a.mu.Lock()
 	a.tail, a.bytes = tail, need

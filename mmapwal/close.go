@@ -121,8 +121,8 @@ func (d *DiskStorage) settle() error {
 			return err
 		}
 	}
-	// From the last file on: one that still shows what a later file supersedes
-	// does not look like the end of a gap.
+	// From the last file to the first. If this stops half-way, earlier files show more than
+	// counts. Were they cut first, there would be a gap in front of a later one.
 	for _, s := range slices.Backward(d.files) {
 		if s.file == d.tail {
 			continue

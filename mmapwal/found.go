@@ -84,11 +84,15 @@ func (d *DiskStorage) ensureFound() error {
 }
 
 // roomy is writable for what may store where files that Open found have holes, as those of
-// copies do: there are blocks then. ErrNoSpace; when it fails, nothing has changed.
+// copies do: there are blocks then. Nothing is sealed meanwhile: where the system has no call for
+// it, blocks are made by writing zeros where zeros were read, and a seal that is stored
+// between the two would be lost. ErrNoSpace; when it fails, nothing has changed.
 func (d *DiskStorage) roomy() error {
-	if err := d.writable(); err != nil {
+	if err := d.writable(); err != nil || len(d.holed) == 0 {
 		return err
 	}
+	d.ahead.sealing.Lock()
+	defer d.ahead.sealing.Unlock()
 	for len(d.holed) > 0 {
 		if err := d.reserveFile(d.holed[0]); err != nil && !errors.Is(err, fs.ErrNotExist) { // it may be dead by now
 			return noSpace(err)

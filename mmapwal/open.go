@@ -132,10 +132,11 @@ func (d *DiskStorage) lock() (err error) {
 	}
 	// Of those that want to make the log here at the same time one does, and nobody sees a
 	// part of it. Where a directory cannot be locked, as over NFS, they meet at wal.meta.
-	if err := d.fsys.Lock(); errors.Is(err, vfs.ErrLocked) {
-		return err
+	if locked := d.fsys.Lock(); errors.Is(locked, vfs.ErrLocked) {
+		return locked
+	} else if locked == nil {
+		defer func() { err = errors.Join(err, d.fsys.Unlock()) }()
 	}
-	defer func() { err = errors.Join(err, d.fsys.Unlock()) }()
 	if d.meta, err = metafile.Open(d.fsys, d.dir, false); !errors.Is(err, fs.ErrNotExist) {
 		return err // it was made meanwhile
 	}
