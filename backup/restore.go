@@ -63,9 +63,9 @@ type RestoreOptions struct {
 // backed up; ctx.Err(); that of a reader; what the operating system answers.
 //
 // With a key, each backup of the chain has to be authentic, but for those from before the
-// log was encrypted, of which then nothing is used. That it is the newest there is, nobody
-// can tell; and of files from before then that a backup has (Manifest.PlainFiles) only
-// checksums vouched when it was made.
+// log was encrypted, of which then nothing is used. Nobody can tell whether a backup is the
+// newest there is. For the files in it from before the log was encrypted
+// (Manifest.PlainFiles) only checksums vouched when it was made.
 func Restore(ctx context.Context, dir string, opts *RestoreOptions, backups ...io.Reader) (m mmapwal.Manifest, err error) {
 	r := &restore{ctx: ctx, dir: filepath.Clean(dir), buf: make([]byte, 1<<20)}
 	if opts != nil {

@@ -106,7 +106,8 @@ type Options struct {
 	CacheSize int64
 
 	// RetainEntries is how many entries below a snapshot CreateSnapshot keeps, so
-	// that slow followers need not be sent the snapshot. 0 keeps none.
+	// that slow followers need not be sent the snapshot. 0 keeps none. With it, raft has
+	// to be told where to start: see InitialState.
 	RetainEntries uint64
 
 	// SpareFiles is how many entry files whose entries are dead are kept, at most, to

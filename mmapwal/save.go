@@ -17,22 +17,23 @@ import (
 // death of the process.
 //
 // Entries have consecutive indexes of at least 1, terms of at least 1 that do not
-// fall, types of 0 to 255, and at most 1 GiB of data each. A snapshot's conf state
-// has at most some 200 members. The first continues the log, or replaces the suffix that begins
-// at its index; entries that are compacted already are ignored. A snapshot is
-// newer than the present one, and replaces the whole log, as in raft's MemoryStorage: no
-// entry stays, not one behind its index either, whatever the terms; entries of the same Save
-// follow it. So it is for a snapshot that raft hands over; CreateSnapshot, for one of the state
-// machine here, keeps what is behind it. A crash on the way leaves the old log, or the new one.
-// FirstIndex becomes the snapshot's index + 1. A snapshot of
-// index 0 with a conf state is the way to start a group; it is out of date once
-// there is an entry or a hard state.
+// fall, types of 0 to 255, and at most 1 GiB of data each. The first continues the
+// log, or replaces the suffix that begins at its index; entries that are compacted
+// already are ignored.
+//
+// A snapshot is newer than the present one, and replaces the whole log, as in raft's
+// MemoryStorage: no entry stays, not one behind its index either, whatever the terms;
+// entries of the same Save follow it. FirstIndex becomes the snapshot's index + 1. So it is
+// for a snapshot that raft hands over; CreateSnapshot, for one of the state machine here,
+// keeps what is behind it. A crash on the way leaves the old log, or the new one. A conf
+// state has at most some 200 members. A snapshot of index 0 with a conf state is the way to
+// start a group; it is out of date once there is an entry or a hard state.
 //
 // Errors: ErrInvalid, raft.ErrSnapOutOfDate and ErrNoSpace leave the log as it
 // was, and usable; so do *CorruptError and ErrFault, which say that the entry
-// before the first one cannot be read, or that a file was cut short. ErrPoisoned leaves what is on the disk for the next Open to
-// find: everything that was promised, and of this Save a prefix. ErrClosed,
-// ErrReadOnly.
+// before the first one cannot be read, or that a file was cut short. ErrPoisoned
+// leaves what is on the disk for the next Open to find: everything that was promised,
+// and of this Save a prefix. ErrClosed, ErrReadOnly.
 //
 // Reads may see entries and commit index before Save returns; a changed term or vote
 // only when it is durable.

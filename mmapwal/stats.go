@@ -75,7 +75,7 @@ type Stats struct {
 	HealedFiles int
 
 	// Encrypted says whether the log is encrypted, PlainFiles how many files of the
-	// directory are from before that, and are not: entry files, superseded ones among
+	// directory are from before that, and are plain: entry files, superseded ones among
 	// them, a snapshot file, dead files until they are removed, and what KeepValidPrefix
 	// put aside, now or in an earlier run. 0: no file of the log holds plaintext any more;
 	// the blocks of removed ones may. Of a log that is open for reading only, what is no
@@ -106,8 +106,8 @@ type Recovery struct {
 
 // Stats returns the current figures. It works on a closed log, too. It takes a few
 // microseconds: it waits for no disk and no writer, looks at each entry file, and
-// asks the operating system for the free space (statfs), which can hang with a
-// network file system that does.
+// asks the operating system for the free space (statfs), which can hang if a
+// network file system does.
 func (d *DiskStorage) Stats() Stats {
 	d.mu.RLock()
 	v := d.view

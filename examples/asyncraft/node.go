@@ -58,7 +58,8 @@ func startNode(id uint64, dir string, net *network) (*node, error) {
 }
 
 // startRaft makes the node one of the group, and raft begin with what the log holds.
-// Without snapshots, the state machine begins with the first entry.
+// Without snapshots, the state machine begins with the first entry; with them, it would begin
+// with wal.Snapshot(), and Applied would be the index of that.
 func (n *node) startRaft() error {
 	_, conf, err := n.wal.InitialState()
 	if err != nil {
