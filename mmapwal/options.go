@@ -60,9 +60,9 @@ const (
 	// names end in .corrupt, which are never deleted; it needs space for copies. It
 	// does not help against a lost wal.meta or a missing snapshot file. Where damaged
 	// records had replaced earlier ones, those are back: the log can be that of an
-	// earlier time. A node that comes back
-	// without entries it has acknowledged can break Raft's guarantees: use this
-	// only to add the node to its group anew, or when the group is lost anyway.
+	// earlier time. A node that comes back without entries it has acknowledged can break
+	// Raft's guarantees: use this only to add the node to its group anew, or when the
+	// group is lost anyway.
 	KeepValidPrefix
 )
 

@@ -154,8 +154,8 @@ func (d *DiskStorage) directBytes(c call, async bool) int64 {
 	return 2 * min(d.opts.CacheSize, maxDirect/2)
 }
 
-// stage checks and stores a Save, whose snapshot's data may be written by now. Up to so many bytes of its records may go around the page
-// cache. Errors of store poison the log.
+// stage checks and stores a Save, whose snapshot's data may be written by now. Up to so many
+// bytes of its records may go around the page cache. Errors of store poison the log.
 func (d *DiskStorage) stage(h *raftpb.HardState, es []*raftpb.Entry, snap *raftpb.Snapshot, w written, direct int64) (ticket uint64, err error) {
 	p := &d.plan
 	p.direct, p.written = direct, w
