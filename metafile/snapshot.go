@@ -64,9 +64,12 @@ func (f *File) WriteSnapshot(p Position, data []byte) (_ string, sum uint64, err
 		}
 		size = snapHeaderBytes + snapKeyBytes + encryption.StreamBytes(int64(len(data)))
 	}
-	tmp := filepath.Join(f.dir, fmt.Sprintf("%s.%d.tmp", SnapshotName(p), f.written.Add(1)))
-	if s.file, err = vfs.CreateAnew(f.fsys, tmp); err != nil {
-		return "", 0, err
+	var tmp string
+	for s.file == nil { // a name that is taken is another program's: Open removes what is left
+		tmp = filepath.Join(f.dir, fmt.Sprintf("%s.%d.tmp", SnapshotName(p), f.written.Add(1)))
+		if s.file, err = f.fsys.Create(tmp); err != nil && !errors.Is(err, fs.ErrExist) {
+			return "", 0, err
+		}
 	}
 	defer func() {
 		err = errors.Join(err, s.file.Close())

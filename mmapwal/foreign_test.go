@@ -43,7 +43,7 @@ func TestForeignNames(t *testing.T) {
 		foreign := map[string][]byte{
 			"0000000000000002-0000000000000010.snap": text, "0000000000000001-0000000000000007.snap": text,
 			"0000000000000001-0000000000000007.snap.tmp": text, "00009.wal.tmp": text, "00011.spare": text, "00001.wal": text,
-			"wal.meta.tmp": text,
+			"wal.meta.tmp": text, "0000000000000001-0000000000000012.snap.1.tmp": text, // that of entry 18
 		}
 		foreign["0000000000000003-0000000000000011.snap"], _ = os.ReadFile(snapshots[0])
 		foreign["00012.spare"], _ = os.ReadFile(entryFiles[0])
@@ -83,4 +83,21 @@ func TestForeignNames(t *testing.T) {
 			t.Errorf("clean %t: %s is left: %v", clean, own, err)
 		}
 	}
+}
+
+// TestForeignAside: nor is a file overwritten that has the name under which a damaged file is
+// copied before it is put aside.
+func TestForeignAside(t *testing.T) {
+	dir := t.TempDir()
+	testLogThreeFiles(t, dir)
+	testLogFlipRecord("00003.wal", 21)(t, dir)
+	name, text := filepath.Join(dir, "00003.wal.tmp"), "somebody else's"
+	testLogWriteFile(t, name, []byte(text))
+	_, err := mmapwal.Open(dir, testLogOptions(testLogKeepPrefix))
+	testLogIs(t, err, fs.ErrExist)
+	if got, err := os.ReadFile(name); string(got) != text {
+		t.Errorf("%q is left of it; error %v", got, err)
+	}
+	testNil(t, os.Remove(name))
+	testLogRange(t, testLogOpen(t, dir, testLogKeepPrefix), 1, 20)
 }

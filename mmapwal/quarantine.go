@@ -148,7 +148,9 @@ func (d *DiskStorage) copyAside(path string) error {
 	}
 	tmp := path + ".tmp" // like an interrupted creation, it goes at the next Open
 	if err := d.copyFile(path, tmp); err != nil {
-		_ = d.fsys.Remove(tmp)
+		if !errors.Is(err, fs.ErrExist) { // what has the name is another program's
+			_ = d.fsys.Remove(tmp)
+		}
 		return noSpace(err)
 	}
 	if err := d.fsys.Rename(tmp, target); err != nil {

@@ -82,7 +82,7 @@ func (d *DiskStorage) writeAhead(at metafile.Position, data []byte) (w written, 
 // writeSnapshot writes a snapshot file, unless a file that is not this log's has its name.
 func (d *DiskStorage) writeSnapshot(at metafile.Position, data []byte) written {
 	name := metafile.SnapshotName(at)
-	if slices.Contains(d.foreign, name) || slices.Contains(d.foreign, name+".tmp") {
+	if slices.Contains(d.foreign, name) {
 		err := fmt.Errorf("%w, and is not this log's: move it away", fs.ErrExist)
 		return written{at: at, err: &fs.PathError{Op: "create", Path: filepath.Join(d.dir, name), Err: err}}
 	}
