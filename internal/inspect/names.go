@@ -43,7 +43,7 @@ const (
 var (
 	snapshotPattern  = regexp.MustCompile(`^[0-9a-f]{16}-[0-9a-f]{16}\.snap$`)
 	sparePattern     = regexp.MustCompile(`^[0-9]{5,}\` + entryfile.SpareSuffix + `$`)
-	temporaryPattern = regexp.MustCompile(`^([0-9a-f]{16}-[0-9a-f]{16}\.snap(\.[0-9]+)?|[0-9]{5,}\.wal(\.[0-9]+)?)\.tmp$`)
+	temporaryPattern = regexp.MustCompile(`^([0-9a-f]{16}-[0-9a-f]{16}\.snap(\.[0-9]+)?|[0-9]{5,}\.wal)\.tmp$`)
 )
 
 // sortNames says what each name of the directory stands for.
