@@ -30,7 +30,7 @@ staticcheck:
 # Without those packages that have no goroutines, or do in turn what the log does in the
 # background: they take minutes under the race detector.
 race:
-	go test -race -short $$(go list ./... | grep -vE '/internal/(inspect|damage|powercut|histories|compat|dgraph|etcd)$$')
+	go test -race -short -timeout 30m $$(go list ./... | grep -vE '/internal/(inspect|damage|powercut|histories|compat|dgraph|etcd)$$')
 
 # Each package is covered by its own tests and those of the engine above it.
 cover:
