@@ -165,17 +165,21 @@ func (r *rehearsal) resize(c *content, size int64) error {
 	if err := r.take(c); err != nil {
 		return err
 	}
-	old := c.mem
-	c.mem, c.size, c.data = nil, size, min(c.data, size)
+	data := min(c.data, size)
 	if size == 0 {
+		c.mem, c.size, c.data = nil, 0, 0
 		return nil
 	}
 	mem, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
 		return err
 	}
-	copy(mem, old[:c.data])
-	c.mem, r.maps = mem, append(r.maps, mem)
+	r.maps = append(r.maps, mem)
+	old := c.mem // the disk may fail to give what it holds
+	if err := vfs.Guard(filepath.Join(r.dir, c.origin), old, func() error { copy(mem, old[:data]); return nil }); err != nil {
+		return err
+	}
+	c.mem, c.size, c.data = mem, size, data
 	return nil
 }
 
