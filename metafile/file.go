@@ -226,9 +226,6 @@ func (f *File) load() error {
 	var pages [pageCount]Meta
 	var errs [pageCount]error
 	newest, damaged := -1, []int(nil)
-	if err := f.mem.PopulateRead(0, fileSize); err != nil {
-		return err
-	}
 	for i := range pages {
 		if err := f.readPage(i); err != nil {
 			return err
@@ -368,12 +365,14 @@ func (f *File) dropBlankDamage(errs *[pageCount]error) {
 	f.damaged = kept
 }
 
+// readPage reads a page with a system call: a load from the mapping can wait for the disk in a
+// page fault, and in a hole of a file on a full tmpfs it is one.
 func (f *File) readPage(i int) error {
-	mem := f.mem.Bytes()
-	return vfs.Guard(f.name, mem, func() error {
-		copy(f.buf[:], mem[i*page.Size:])
-		return nil
-	})
+	n, err := f.file.ReadAt(f.buf[:], int64(i)*page.Size)
+	if n < page.Size && errors.Is(err, io.EOF) {
+		return cutShort(f.name, int64(i)*page.Size+int64(n))
+	}
+	return err
 }
 
 // Sequence returns the number of the newest page: it grows with every store.
@@ -562,7 +561,11 @@ func (f *File) checkLength() error {
 	if err != nil || size >= fileSize {
 		return err
 	}
-	return corrupt.At(f.name, size, "cut short while in use: %d bytes of %d are left", size, fileSize)
+	return cutShort(f.name, size)
+}
+
+func cutShort(name string, size int64) error {
+	return corrupt.At(name, size, "cut short while in use: %d bytes of %d are left", size, fileSize)
 }
 
 // Close unmaps the file, gives the lock up, and wipes the keys. It stores nothing.

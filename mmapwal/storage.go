@@ -110,6 +110,15 @@ func newSegment(f *entryfile.File) segment {
 	return segment{file: f, first: max(f.First(), 1), last: f.Last()}
 }
 
+// holds reports whether the file has an entry, superseded ones included. While it is not
+// sealed, its own index is the sealer's.
+func (s *segment) holds() bool {
+	if s.index != nil {
+		return s.index.First() != 0
+	}
+	return s.file.First() != 0
+}
+
 // view is what reads see. Its slices are never changed, only replaced or grown.
 type view struct {
 	meta      metafile.Meta // as stored; its hard state may be older
@@ -196,7 +205,7 @@ func (d *DiskStorage) publishSegments() {
 			s.index = nil
 			d.files[k] = s
 		}
-		if s.file.First() != 0 {
+		if s.holds() {
 			files++
 		}
 		if s.last >= s.first {
