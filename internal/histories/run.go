@@ -83,15 +83,7 @@ func (b *background) add(f func()) {
 }
 
 // later takes all times for the next turn.
-func (b *background) later(_ time.Duration, f func()) (stop func()) {
-	stopped := false
-	b.queue = append(b.queue, func() {
-		if !stopped {
-			f()
-		}
-	})
-	return func() { stopped = true }
-}
+func (b *background) later(_ time.Duration, f func()) { b.queue = append(b.queue, f) }
 
 func (b *background) run() {
 	queue := b.queue

@@ -13,27 +13,22 @@ import (
 // Host is what the engine runs on.
 type Host struct {
 	FS     vfs.FS
-	Random io.Reader      // for ids, salts and keys
-	Go     func(f func()) // runs f in the background
-	// After runs f in the background when d is over, unless stop was called before; then
-	// nothing is left that holds f.
-	After func(d time.Duration, f func()) (stop func())
+	Random io.Reader                       // for ids, salts and keys
+	Go     func(f func())                  // runs f in the background
+	After  func(d time.Duration, f func()) // runs f in the background, when d is over
 	// MinFileData is the least Options.FileDataSize, in bytes: small files make for fast
 	// tests. 0: as the options say.
 	MinFileData int64
 }
 
 // Never is an After of which no time is ever over.
-func Never(time.Duration, func()) (stop func()) { return func() {} }
+func Never(time.Duration, func()) {}
 
 // OS returns the operating system's.
 func OS() Host {
 	return Host{
 		FS: vfs.OS(), Random: rand.Reader,
-		Go: func(f func()) { go f() },
-		After: func(d time.Duration, f func()) (stop func()) {
-			t := time.AfterFunc(d, f)
-			return func() { t.Stop() }
-		},
+		Go:    func(f func()) { go f() },
+		After: func(d time.Duration, f func()) { time.AfterFunc(d, f) },
 	}
 }

@@ -2,19 +2,29 @@ package host
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // Timer runs a function in the background when a time is over. Its methods may be called
 // concurrently, but not by the function.
 type Timer struct {
-	after func(d time.Duration, f func()) (stop func())
+	after func(d time.Duration, f func())
 	work  func()
 
 	mu      sync.Mutex // held while work runs, which therefore must not wait
-	set     bool
-	cancel  func() // of what after began; nil: nothing was
+	bell    *bell      // of the time that runs; nil: none does
 	stopped bool
+}
+
+// bell is what rings when a time is over. It is all that is kept of a Timer that was
+// stopped, until then.
+type bell struct{ timer atomic.Pointer[Timer] }
+
+func (b *bell) ring() {
+	if t := b.timer.Load(); t != nil {
+		t.over()
+	}
 }
 
 // NewTimer returns a Timer of work, which must not wait for anything.
@@ -25,11 +35,12 @@ func NewTimer(h Host, work func()) *Timer { return &Timer{after: h.After, work: 
 func (t *Timer) Start(d time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.set || t.stopped {
+	if t.bell != nil || t.stopped {
 		return
 	}
-	t.set = true
-	t.cancel = t.after(d, t.over)
+	t.bell = new(bell)
+	t.bell.timer.Store(t)
+	t.after(d, t.bell.ring)
 }
 
 func (t *Timer) over() {
@@ -38,18 +49,17 @@ func (t *Timer) over() {
 	if t.stopped {
 		return
 	}
-	t.set = false
+	t.bell = nil
 	t.work()
 }
 
 // Stop ends the Timer for good: when it returns the work is not being done, and will not
-// be; and nothing outside holds the Timer any more.
+// be; and a time that still runs does not hold the Timer any more.
 func (t *Timer) Stop() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.stopped = true
-	if t.cancel != nil {
-		t.cancel()
-		t.cancel = nil
+	if t.bell != nil {
+		t.bell.timer.Store(nil)
 	}
 }

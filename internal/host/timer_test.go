@@ -1,8 +1,10 @@
 package host_test
 
 import (
+	"runtime"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/seed-2fef92ad/raftwal/internal/host"
 )
@@ -10,14 +12,9 @@ import (
 // testClock is an After whose times are over when the test says so.
 type testClock struct{ waiting []func() }
 
-func (c *testClock) after(_ time.Duration, f func()) (stop func()) {
-	k := len(c.waiting)
-	c.waiting = append(c.waiting, f)
-	return func() { c.waiting[k] = nil }
-}
+func (c *testClock) after(_ time.Duration, f func()) { c.waiting = append(c.waiting, f) }
 
-// TestTimer: one time runs at once, each is over once, and none after Stop, which leaves
-// nothing behind.
+// TestTimer: one time runs at once, each is over once, and none after Stop.
 func TestTimer(t *testing.T) {
 	var c testClock
 	done := 0
@@ -32,14 +29,26 @@ func TestTimer(t *testing.T) {
 	if done != 1 || len(c.waiting) != 2 {
 		t.Fatalf("done %d times, %d times were begun", done, len(c.waiting))
 	}
-	late := c.waiting[1]
 	timer.Stop()
-	if c.waiting[1] != nil {
-		t.Error("a time runs on after Stop")
-	}
-	late() // it was over at the same moment
+	c.waiting[1]() // it is over later
 	timer.Start(time.Second)
 	if done != 1 || len(c.waiting) != 2 {
 		t.Errorf("after Stop: done %d times, %d times were begun", done, len(c.waiting))
 	}
+}
+
+// TestStoppedTimerIsNotKept by a time that still runs.
+func TestStoppedTimerIsNotKept(t *testing.T) {
+	var c testClock
+	p := func() weak.Pointer[host.Timer] {
+		timer := host.NewTimer(host.Host{After: c.after}, func() {})
+		timer.Start(time.Hour)
+		timer.Stop()
+		return weak.Make(timer)
+	}()
+	runtime.GC()
+	if p.Value() != nil {
+		t.Error("it is")
+	}
+	c.waiting[0]()
 }

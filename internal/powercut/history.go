@@ -94,10 +94,7 @@ func (b *background) add(f func()) {
 }
 
 // later takes all times for the next turn of the background. It knows how to end none.
-func (b *background) later(_ time.Duration, f func()) (stop func()) {
-	b.queue = append(b.queue, f)
-	return func() {}
-}
+func (b *background) later(_ time.Duration, f func()) { b.queue = append(b.queue, f) }
 
 func (b *background) run() {
 	queue := b.queue

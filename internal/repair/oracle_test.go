@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/seed-2fef92ad/raftwal/encryption"
 	"github.com/seed-2fef92ad/raftwal/entryfile"
@@ -295,7 +294,7 @@ func TestOracle(t *testing.T) {
 func (p *past) judge(img damage.Image) (verdict, wrong string) {
 	disk := damage.NewDisk(damage.Dir)
 	disk.Load(img)
-	o := Options{Host: host.Host{FS: disk, Random: rand.NewChaCha8([32]byte{99}), Go: func(f func()) { f() }, After: func(time.Duration, func()) (stop func()) { return func() {} }}}
+	o := Options{Host: host.Host{FS: disk, Random: rand.NewChaCha8([32]byte{99}), Go: func(f func()) { f() }, After: host.Never}}
 	if p.key != nil {
 		o.Wrapper, _ = encryption.NewKeyWrapper(p.key)
 	}

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/seed-2fef92ad/raftwal/entryfile"
 	"github.com/seed-2fef92ad/raftwal/internal/damage"
@@ -36,7 +35,7 @@ func operations(t *testing.T, files uint64) int64 {
 		return nil
 	})
 	p, err := Rehearse(context.Background(), damage.Dir, Options{DryRun: true, Host: host.Host{
-		FS: fsys, Random: rand.NewChaCha8([32]byte{}), Go: func(f func()) { f() }, After: func(time.Duration, func()) func() { return func() {} }}})
+		FS: fsys, Random: rand.NewChaCha8([32]byte{}), Go: func(f func()) { f() }, After: host.Never}})
 	must(t, err)
 	if r := &p.Report; r.Refused != "" || r.Lost == nil {
 		t.Fatalf("%+v", r)
