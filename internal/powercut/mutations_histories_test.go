@@ -44,8 +44,6 @@ var historyMutations = []mutation{
 	{"without fallocate, zeros are written over what is there", []edit{{"internal/vfs/fill.go",
 		"bytes.Equal(piece, zeros[:len(piece)])", "!bytes.Equal(piece, []byte{})"},
 		{"internal/vfs/fill.go", "f.WriteAt(piece, off+at)", "f.WriteAt(zeros[:len(piece)], off+at)"}}},
-	{"repair is said to be needed for what recovery has dropped", []edit{{"internal/repair/plan.go",
-		"f.Sealed || f.Ended", "f.Sealed"}}},
 	{"Save does not sync its entries", []edit{{"mmapwal/syncer.go",
 		"\terr := d.syncShared()\n", "\tvar err error\n"}}},
 	{"a snapshot does not sync the entries that it covers", []edit{{"mmapwal/compact.go",
