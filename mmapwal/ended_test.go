@@ -2,6 +2,7 @@ package mmapwal_test
 
 import (
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -158,9 +159,9 @@ func TestNoRoomForSlots(t *testing.T) {
 // TestPoisonedWithFullFiles: a log that is closed although it could not seal its full files
 // lets go of them.
 func TestPoisonedWithFullFiles(t *testing.T) {
-	failing := false
+	var failing atomic.Bool
 	fsys := vfstest.New(vfs.OS(), func(op vfstest.Op, name string) error {
-		if failing && op == vfstest.OpMsync {
+		if failing.Load() && op == vfstest.OpMsync {
 			return vfstest.Error(op, name, syscall.EIO)
 		}
 		return nil
@@ -172,7 +173,7 @@ func TestPoisonedWithFullFiles(t *testing.T) {
 	for i := uint64(1); i <= 3; i++ {
 		testLogSave(t, d, nil, testLogEntries(i, i, 1, 600_000))
 	}
-	failing = true
+	failing.Store(true)
 	testLogIs(t, d.Sync(), mmapwal.ErrPoisoned)
 	testLogIs(t, d.Close(), mmapwal.ErrPoisoned)
 	if n := d.Unsealed(); n != 0 {
