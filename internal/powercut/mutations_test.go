@@ -68,8 +68,6 @@ var mutations = []mutation{
 		"if f.newest == 1 || slices", "if slices"}}},
 	{"torn pages of wal.meta are not wiped", []edit{{"metafile/file.go",
 		"\tif err := f.wipeDamaged()" + returnErr, ""}}},
-	{"a clean Commit begins with page 1", []edit{{"metafile/file.go",
-		"\tm.Clean = true\n\treturn f.commit(m, 0, 1)", "\tm.Clean = true\n\treturn f.commit(m, 1, 0)"}}},
 	{"the checksum of a record is not checked", []edit{{"entryfile/record.go",
 		" && r.sum == r.sumOf(mem, at, salt)", ""}}},
 	{"the checksum of a page of wal.meta is not checked", []edit{{"metafile/format.go",
