@@ -132,3 +132,14 @@ func TestDamage(t *testing.T) {
 	}
 	t.Logf("%v", sum)
 }
+
+// TestDamageFound repeats the damages that found a fault.
+func TestDamageFound(t *testing.T) {
+	for _, seed := range []uint64{
+		21, // behind a damaged record at the begin of a file, one of a lower index than the next
+	} {
+		if _, err := histories.Damage(seed, 4, directories(t)); err != nil {
+			t.Errorf("SEED=%d: %v", seed, err)
+		}
+	}
+}

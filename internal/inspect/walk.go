@@ -399,6 +399,10 @@ func (s *scan) take(k int, broken bool) {
 		return
 	}
 	switch {
+	case r.Index < s.first && s.beginIsLost() && r.Index >= s.header.Seal.First:
+		// The damaged record that the file begins with was of this entry, or of one before it.
+		s.first, s.entries = r.Index, append(s.entries[:0], entry{k})
+		return
 	case r.Index < s.first || r.Index-s.first >= entryfile.MaxSlots:
 		s.disorder(r, fmt.Sprintf("the record of entry %d does not belong to entries %d to %d", r.Index, s.first, s.last()))
 		return
@@ -412,6 +416,9 @@ func (s *scan) take(k int, broken bool) {
 	s.fill(r.Index)
 	s.entries = append(s.entries[:r.Index-s.first], entry{k})
 }
+
+// beginIsLost reports whether the file begins with damage.
+func (s *scan) beginIsLost() bool { return len(s.gaps) > 0 && s.gaps[0].from == entryfile.DataStart }
 
 // checkEnd asks whether the record that ends the file tells its last entry.
 func (s *scan) checkEnd(r entryfile.Record) {
