@@ -43,11 +43,13 @@ func (p *Pages) Believed(found []End) (hard, newest int) {
 	return hard, newest
 }
 
-// Believed returns the hard state that counts, given where the records of each entry file
-// end that belongs to the log: see Pages. Nothing must have been stored since Open.
-func (f *File) Believed(found []End) HardState {
+// Believed returns the hard state that counts, and the checkpoint that was noted with it, given
+// where the records of each entry file end that belongs to the log: see Pages. Nothing must have
+// been stored since Open.
+func (f *File) Believed(found []End) (h HardState, checkpoint uint64) {
+	m := &f.meta
 	if hard, _ := f.pages.Believed(found); hard >= 0 {
-		return f.pages[hard].HardState
+		m = f.pages[hard]
 	}
-	return f.meta.HardState
+	return m.HardState, m.Checkpoint
 }

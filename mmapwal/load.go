@@ -97,7 +97,7 @@ func (d *DiskStorage) loadFiles(inv *inventory) error {
 // tells wal.meta, durably, before any of them is changed, if that is not the one it says.
 func (d *DiskStorage) believe(files []loaded) error {
 	m := d.meta.Meta()
-	d.hard = m.HardState
+	d.hard, d.checkpoint = m.HardState, m.Checkpoint
 	if m.Clean {
 		return nil
 	}
@@ -109,8 +109,8 @@ func (d *DiskStorage) believe(files []loaded) error {
 		}
 		found = append(found, end)
 	}
-	d.hard = d.meta.Believed(found)
-	if d.hard == m.HardState {
+	d.hard, d.checkpoint = d.meta.Believed(found)
+	if d.hard == m.HardState && d.checkpoint == m.Checkpoint {
 		return nil
 	}
 	d.log.Warn("raftwal: entries were lost that were not promised, and the hard state that was stored behind them does not count",
@@ -119,7 +119,7 @@ func (d *DiskStorage) believe(files []loaded) error {
 	if d.opts.ReadOnly {
 		return nil
 	}
-	m.HardState = d.hard
+	m.HardState, m.Checkpoint = d.hard, d.checkpoint
 	return d.meta.Commit(m)
 }
 

@@ -493,7 +493,7 @@ func (d *DiskStorage) loadReadOnly() error {
 	d.publish()
 	m := d.meta.Meta()
 	d.plainAside, d.found = inv.plainAside(m, nil)+inv.plainDead(m), m
-	m.HardState = d.hard
+	m.HardState, m.Checkpoint = d.hard, d.checkpoint
 	d.reconcile(&m)
 	d.hard = m.HardState
 	d.publish()

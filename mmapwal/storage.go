@@ -77,6 +77,7 @@ type DiskStorage struct {
 	ahead      ahead
 	syncer     syncer
 	hard       metafile.HardState // of the Save that was stored last
+	checkpoint uint64             // that Open found to count
 
 	// mu guards view. It is held only to copy memory, never across a system call.
 	// Only the writer changes what is in it, so the writer may read it without mu.

@@ -288,11 +288,12 @@ func (l *Log) judgeHardState() {
 		}
 	}
 	hard, newest := p.Believed(Ends(live))
-	if hard < 0 || p[hard].HardState == p[newest].HardState {
+	if hard < 0 || p[hard].HardState == p[newest].HardState && p[hard].Checkpoint == p[newest].Checkpoint {
 		return
 	}
 	was := p[newest].HardState
-	l.meta.HardState = p[hard].HardState
+	l.meta.HardState, l.meta.Checkpoint = p[hard].HardState, p[hard].Checkpoint
+	l.Meta.Checkpoint = l.meta.Checkpoint
 	l.describeHardState()
 	l.add(Problem{Severity: Note, Kind: KindState, File: metafile.Name, Offset: int64(newest) * page.Size, Length: page.Size,
 		What: fmt.Sprintf("the hard state of page %d (term %d, vote %d, commit %d) was stored behind entries that are not there; that of page %d counts",
